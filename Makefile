@@ -1,0 +1,91 @@
+# `make help` lists what there is. Every target that needs the environment makes it first.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+RECIPE ?= recipes/coco_mini.yaml
+SET ?=
+SPLIT ?=
+RUN ?=
+PROMPT ?= A man riding a wave on a surfboard.
+OUT ?= samples
+RUNS ?= runs
+CELL ?=
+PORT ?= 5000
+
+# The tests' environment: CPU, one thread per process, no network.
+TEST_ENVIRONMENT := DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false \
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+# Without real data the tests that need it are deselected; tests/conftest.py counts them in the last lines.
+MARKS := not memorise$(if $(IFVIT_TEST_DATA),, and not coco)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo clean-demo shards train sample ui check test memorise bench gpu-check clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: $(STAMP)  ## the environment in .venv (PIP_ARGS=... goes to pip, PYTHON=... makes it)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON): Python 3.11 or newer is needed; PYTHON=python3.11 make ..."; exit 1; }
+	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing torch, as constraints.txt has it"
+	@$(BIN)/pip install -q $(PIP_ARGS) -c constraints.txt torch
+	@echo "installing ifvit and the rest, about two minutes"
+	@$(BIN)/pip install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) clean-demo  ## pictures -> shards -> training -> samples in about a minute: a check of the machinery
+	$(BIN)/python -m data_prep pictures demo/pictures
+	$(BIN)/python -m data_prep shards recipes/demo.yaml
+	$(BIN)/ifvit train recipes/demo.yaml
+	$(BIN)/ifvit sample demo/runs/demo --prompt "a red circle" --prompt "two blue squares" \
+		--prompt "a green triangle" --prompt "two yellow circles" --guidance-scale 4 --seed 0 --out demo/samples
+	@echo
+	@echo "This was a check of the machinery: random encoders, so the pictures are noise-like."
+	@echo "samples:  $$(ls demo/samples/*grid*.png)"
+	@echo "metrics:  make ui RUNS=demo/runs"
+
+clean-demo:  ## remove what `make demo` made
+	@rm -rf demo
+
+shards: $(STAMP)  ## RECIPE=... SET="--set ..." SPLIT=...: images and captions to tars of latents and text
+	$(BIN)/python -m data_prep shards $(RECIPE) $(SET) $(if $(SPLIT),--split $(SPLIT))
+
+train: $(STAMP)  ## RECIPE=... SET="--set ...": train, or go on where the run stopped
+	$(BIN)/ifvit train $(RECIPE) $(SET)
+
+sample: $(STAMP)  ## RUN=runs/NAME PROMPT="..." OUT=...: images for a caption
+	@test -n "$(RUN)" || { echo "RUN: give the run's folder, make sample RUN=runs/NAME"; exit 2; }
+	$(BIN)/ifvit sample "$(RUN)" --prompt "$(PROMPT)" --out "$(OUT)"
+
+ui: $(STAMP)  ## RUNS=runs PORT=5000: MLflow on 127.0.0.1
+	@test -f "$(RUNS)/mlflow.db" || { echo "RUNS: $(RUNS)/mlflow.db is not there; train first, or give RUNS=FOLDER"; exit 2; }
+	@echo "open http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) \
+		--workers 1 --backend-store-uri "sqlite:///$$(cd "$(RUNS)" && pwd)/mlflow.db"
+
+check: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(STAMP)  ## all tests but `make memorise`; IFVIT_TEST_DATA=FOLDER adds those on real COCO images
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m "$(MARKS)"
+
+memorise: $(STAMP)  ## CELL=...: each of the four cells (or one) learns eight real images by heart; needs IFVIT_TEST_DATA
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m memorise $(if $(CELL),-k $(CELL))
+
+bench: $(STAMP)  ## time of a training step, cross_intermediate against concat_early
+	$(BIN)/ifvit bench step recipes/coco256/concat_early.yaml recipes/coco256/cross_intermediate.yaml
+
+gpu-check: $(STAMP)  ## on a GPU machine: writes gpu-check.json
+	$(BIN)/python -m ifvit.benchmark.gpu_check --out gpu-check.json
+
+clean:  ## remove caches and the environment; runs, data and demo stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,24 @@
+"""The arguments of every command that takes a RECIPE."""
+
+import argparse
+
+from ifvit.config.loading import load_recipe
+from ifvit.config.schema import Recipe
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """RECIPE and --set."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, such as recipes/coco_mini.yaml")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="a.b=c",
+        action="append",
+        default=[],
+        help="give a field another value, written as in YAML; may be repeated",
+    )
+
+
+def recipe_from(arguments: argparse.Namespace) -> Recipe:
+    """The validated recipe. Raises UserError."""
+    return load_recipe(arguments.recipe, arguments.overrides)

@@ -1,0 +1,117 @@
+"""What rank 0 tells of a training run: opening lines, metrics.jsonl, MLflow, the progress display, closing line."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from ifvit.config.loading import leaves
+from ifvit.config.schema import Recipe
+from ifvit.data.shard_set import ShardSet
+from ifvit.encoders.loading import Encoders
+from ifvit.model.flops import count_flops
+from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.environment import append_attempt, environment_record
+from ifvit.runtime.metrics import MetricsLog
+from ifvit.runtime.progress import Progress
+from ifvit.runtime.run_directory import RunDirectory
+from ifvit.runtime.tracking import MlflowTracker, default_tracking_uri
+from ifvit.training.state import TrainState
+
+
+class RunReport:
+    """Open while a run trains; on leaving it MLflow hears whether the run finished, failed or was stopped."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        directory: RunDirectory,
+        shards: ShardSet,
+        encoders: Encoders,
+        state: TrainState,
+        ranks: Ranks,
+        device: torch.device,
+        attention_backend: str,
+    ) -> None:
+        self.recipe = recipe
+        self.directory = directory
+        self.state = state
+        counted = count_flops(recipe.model)
+        environment = environment_record(
+            str(device),
+            ranks.world_size,
+            attention_backend,
+            {"autoencoder": encoders.autoencoder.identity, "text_encoder": encoders.text_encoder.identity},
+            hashlib.sha256(json.dumps(shards.index, sort_keys=True).encode()).hexdigest(),
+            encoders_notice=encoders.notice,
+            first_step=state.step,
+            **counted,
+        )
+        self.attempt = append_attempt(directory.environment_file, environment)
+        self.say(f"run {directory.path}, " + (f"resumed at step {state.step}" if state.step else "new"))
+        self.say(
+            f"{recipe.model.conditioning}, {recipe.model.fusion.schedule} fusion, {counted['parameters']:,} parameters"
+            f", {recipe.train.precision}, ZeRO {recipe.runtime.zero_stage}, {ranks.world_size} rank(s) on {device.type}"
+            f", attention: {attention_backend}"
+        )
+        if encoders.notice:
+            self.say(encoders.notice)
+        self.log = MetricsLog(directory.metrics_file, directory.discarded_metrics_file)
+        self.log.resume(state.step)
+        self.tracker = make_tracker(recipe, directory, environment, self.attempt) if recipe.tracking.mlflow else None
+        self.progress = Progress(recipe.train.max_steps, "training", unit="step", initial=state.step)
+
+    def __enter__(self) -> "RunReport":
+        if self.tracker:
+            self.tracker.start()
+            self.tracker.log_artifact(self.directory.recipe_file)
+            self.tracker.log_artifact(self.directory.environment_file)
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.close()
+        if self.tracker:
+            is_failure = error_type is not None and issubclass(error_type, Exception)
+            self.tracker.finish("FAILED" if is_failure else "FINISHED" if error_type is None else "KILLED")
+        if error_type is None:
+            self.say(f"{self.directory.path}: step {self.state.step}, {self.state.samples_seen:,} samples seen")
+
+    def grid_written(self, path: Path, step: int) -> None:
+        """A sample grid is there: show it in MLflow, say where it lies."""
+        if self.tracker:
+            self.tracker.log_image(path, step)
+        self.progress.write(f"samples at step {step}: {path}")
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def make_tracker(recipe: Recipe, directory: RunDirectory, environment: dict[str, Any], attempt: int) -> MlflowTracker:
+    runs_root = Path(recipe.runtime.runs_root)
+    uri = recipe.tracking.mlflow_tracking_uri
+    return MlflowTracker(
+        uri or default_tracking_uri(runs_root),
+        recipe.tracking.experiment,
+        recipe.name,
+        directory.mlflow_file,
+        directory.metrics_file,
+        params=dict(leaves(recipe.model_dump(mode="json"))),
+        tags={
+            "attempt": attempt,
+            "conditioning": recipe.model.conditioning,
+            "fusion": recipe.model.fusion.schedule,
+            "git_commit": environment["git"]["commit"],
+            "git_diff_sha256": environment["git"]["diff_sha256"],
+            "device": environment["device"],
+            "attention_backend": environment["attention_backend"],
+            "world_size": environment["world_size"],
+            "encoders": environment["encoders_notice"] or "trained",
+        },
+        artifact_root=None if uri else runs_root / "mlartifacts",
+    )

@@ -1,0 +1,141 @@
+"""Make images from prompts, with a run's averaged weights, an export, or imported weights (these need --recipe).
+
+An image depends on its prompt, the seed and its number, not on the batch it is made in.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from ifvit.config.errors import UserError
+from ifvit.config.loading import load_recipe
+from ifvit.config.schema import SamplingConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN_OR_EXPORT", help="runs/NAME, or a folder of export or import-weights")
+    parser.add_argument("--prompt", action="append", default=[], help="a caption; may be repeated")
+    parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="one caption per line")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the PNGs and grid.png")
+    parser.add_argument("--num-images-per-prompt", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--guidance-scale", type=float, metavar="S", help="1 = off; the paper's omega = S - 1 (default: the recipe's)"
+    )
+    parser.add_argument("--num-inference-steps", type=int, metavar="N", help="network evaluations (default: recipe's)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="prompts at once (default: the recipe's)")
+    parser.add_argument("--step", type=int, help="of a run's checkpoint (default: the newest intact one)")
+    parser.add_argument("--recipe", metavar="RECIPE", help="for imported weights: encoders, scaling factor, solver")
+    parser.add_argument("--set", dest="overrides", metavar="a.b=c", action="append", default=[], help="with --recipe")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    prompts = read_prompts(arguments)
+    from ifvit.commands.trained_model import load_trained_model
+    from ifvit.encoders.loading import load_encoders
+    from ifvit.model.attention import set_attention_backend
+    from ifvit.runtime.distributed import Ranks, training_device
+    from ifvit.runtime.progress import Progress
+    from ifvit.sampling.grid import labelled_grid
+    from ifvit.sampling.sampler import Sampler
+
+    device = training_device(Ranks())
+    given = load_recipe(arguments.recipe, arguments.overrides) if arguments.recipe else None
+    trained = load_trained_model(arguments.source, given, arguments.step)
+    recipe = trained.recipe
+    sampling = sampling_config(recipe.sampling, arguments)
+    encoders = load_encoders(recipe, device)
+    trained.check_encoders(encoders)
+    backend = set_attention_backend(recipe.runtime.attention_backend, device)
+    sampler = Sampler(
+        trained.model.to(device),
+        encoders.autoencoder,
+        encoders.text_encoder.encode_prompts,
+        encoders.text_encoder.encode_prompts([""])[0],
+        trained.scaling_factor,
+        recipe.model,
+        recipe.diffusion,
+        sampling,
+        device,
+    )
+    scale = sampling.guidance_scale
+    protocol = {
+        "source": str(arguments.source),
+        "weights": trained.description,
+        "guidance_scale": scale,
+        "omega": scale - 1,
+        "solver": sampling.solver,
+        "num_inference_steps": sampling.num_inference_steps,
+        "seed": arguments.seed,
+        "device": str(device),
+        "attention_backend": backend,
+        "encoders_notice": encoders.notice,
+    }
+    print(
+        f"{trained.description}; guidance scale {scale:g} (the paper's omega {scale - 1:g}), {sampling.solver}, "
+        f"{sampling.num_inference_steps} evaluations, seed {arguments.seed}, {device.type}, attention: {backend}",
+        file=sys.stderr,
+    )
+    if encoders.notice:
+        print(encoders.notice, file=sys.stderr)
+    repeated = [prompt for prompt in prompts for _ in range(arguments.num_images_per_prompt)]
+    numbers = list(range(arguments.num_images_per_prompt)) * len(prompts)
+    with Progress(len(repeated), "sampling", unit="image") as progress:
+        images = sampler.sample(repeated, arguments.seed, numbers, on_batch=progress.advance)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    files = write_images(arguments.out, images, repeated, numbers)
+    title = f"{trained.description}, guidance scale {scale:g}, seed {arguments.seed}. {encoders.notice}"
+    labelled_grid(images, repeated, title).save(arguments.out / "grid.png")
+    (arguments.out / "samples.json").write_text(json.dumps({**protocol, "images": files}, indent=2) + "\n")
+    print(f"{len(images)} images and {arguments.out / 'grid.png'}")
+
+
+def read_prompts(arguments: argparse.Namespace) -> list[str]:
+    prompts = list(arguments.prompt)
+    if arguments.prompts_file is not None:
+        try:
+            lines = arguments.prompts_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--prompts-file {arguments.prompts_file}: cannot be read: {error}") from error
+        prompts += [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UserError("no prompts: give --prompt or --prompts-file")
+    if arguments.num_images_per_prompt < 1:
+        raise UserError(f"--num-images-per-prompt: is {arguments.num_images_per_prompt}, must be at least 1")
+    return prompts
+
+
+def sampling_config(recipe_sampling: SamplingConfig, arguments: argparse.Namespace) -> SamplingConfig:
+    """The recipe's sampling section with what the command line gives instead, checked like a recipe."""
+    from pydantic import ValidationError
+
+    from ifvit.config.problems import recipe_problems
+
+    given = {
+        "guidance_scale": arguments.guidance_scale,
+        "num_inference_steps": arguments.num_inference_steps,
+        "batch_size": arguments.batch_size,
+    }
+    values = recipe_sampling.model_dump() | {name: value for name, value in given.items() if value is not None}
+    try:
+        return SamplingConfig.model_validate(values)
+    except ValidationError as error:
+        lines = recipe_problems(error, SamplingConfig)
+        raise UserError(
+            *(f"--{line.replace('_', '-', line.partition(':')[0].count('_'))}" for line in lines)
+        ) from error
+
+
+def write_images(folder: Path, images: Any, prompts: list[str], numbers: list[int]) -> list[dict[str, Any]]:
+    from PIL import Image
+
+    files = []
+    for index, (image, prompt, number) in enumerate(zip(images, prompts, numbers, strict=True)):
+        words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60]
+        name = f"{index:05d}-{words or 'image'}.png"
+        Image.fromarray(image).save(folder / name)
+        files.append({"file": name, "prompt": prompt, "number": number})
+    return files

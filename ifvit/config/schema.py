@@ -1,0 +1,213 @@
+"""The recipe: every field of a training run, its type, range, default and meaning. No torch here.
+
+Defaults are the paper's values (arXiv 2403.16530, Table 3) wherever the paper has one. A field without a default must
+stand in the recipe; a recipe may leave one to the command line by writing `???`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
+
+from ifvit.config.errors import field_error
+from ifvit.config.fusion import FusionPlan, FusionSchedule, IntermediateFusion, Section
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class DataConfig(Section):
+    """Where the images are and how their shards are stored."""
+
+    coco_root: Text  # folder with annotations/captions_{split}2014.json and {split}2014/
+    shards_root: Text  # shards are written to and read from {shards_root}/{split}
+    split: Name = "train"  # the split that is trained on
+    text_storage: Literal["embeddings", "token_ids"] = "embeddings"  # token_ids: the text encoder runs in training
+    samples_per_shard: PositiveInt = 1000
+    encode_batch_size: PositiveInt = 16  # images per encoder call when shards are made; part of byte identity
+
+
+class EncodersConfig(Section):
+    """The frozen encoders: each a local folder, a hub name (owner/name[/subfolder]), or random-...-small."""
+
+    autoencoder: Text
+    text_encoder: Text
+    tokenizer: Text | None = None  # default: the text encoder's own
+    scaling_factor: PositiveFloat | None = None  # of the latents; default: measured when the shards are made
+
+
+class ModelConfig(Section):
+    """The backbone: shape, conditioning and fusion."""
+
+    sample_size: PositiveInt = 32  # latent rows = columns
+    in_channels: PositiveInt = 4  # latent channels
+    patch_size: PositiveInt = 2
+    hidden_size: PositiveInt = 512
+    num_attention_heads: PositiveInt = 8
+    depth: PositiveInt = 12  # in-blocks + out-blocks; the mid block and the text blocks come on top
+    mlp_ratio: PositiveFloat = 4.0
+    qkv_bias: bool = False
+    time_embedding_mlp: bool = False  # pass the sinusoidal time embedding through an MLP
+    conditioning: Literal["concat", "cross_attention"] = "cross_attention"
+    fusion: FusionSchedule = IntermediateFusion()
+    text_hidden_size: PositiveInt = 768
+    num_text_tokens: PositiveInt = 77
+
+    @model_validator(mode="after")
+    def check_shape(self) -> "ModelConfig":
+        if self.hidden_size % self.num_attention_heads:
+            raise field_error(
+                "num_attention_heads", f"is {self.num_attention_heads}, must divide hidden_size = {self.hidden_size}"
+            )
+        if self.hidden_size % 2:
+            raise field_error("hidden_size", f"is {self.hidden_size}, must be even: half sine, half cosine of the time")
+        if self.depth % 2:
+            raise field_error("depth", f"is {self.depth}, must be even: out-blocks mirror in-blocks")
+        if self.sample_size % self.patch_size:
+            raise field_error("patch_size", f"is {self.patch_size}, must divide sample_size = {self.sample_size}")
+        try:
+            self.fusion.plan(self.depth)
+        except PydanticCustomError as error:
+            context = error.context or {}
+            raise field_error(f"fusion.{context['field']}", context["problem"]) from error
+        return self
+
+    @property
+    def plan(self) -> FusionPlan:
+        return self.fusion.plan(self.depth)
+
+    @property
+    def num_image_tokens(self) -> int:
+        """I: one time token and the latent patches."""
+        return 1 + (self.sample_size // self.patch_size) ** 2
+
+
+class DiffusionConfig(Section):
+    """The discrete noise schedule: betas = linspace(sqrt(start), sqrt(end), steps)^2 ("scaled_linear")."""
+
+    num_train_timesteps: PositiveInt = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 0.00085
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.0120
+
+    @model_validator(mode="after")
+    def check_betas(self) -> "DiffusionConfig":
+        if self.beta_end < self.beta_start:
+            raise field_error("beta_end", f"is {self.beta_end}, must be at least beta_start = {self.beta_start}")
+        return self
+
+
+class TrainConfig(Section):
+    """How long, how large a batch, in which precision."""
+
+    max_steps: PositiveInt = 1_000_000  # optimiser steps
+    global_batch_size: PositiveInt = 256  # samples per optimiser step, over all ranks
+    micro_batch_size: PositiveInt = 256  # samples per forward pass of one rank
+    precision: Literal["fp32", "bf16"] = "bf16"
+    caption_dropout_prob: Probability = 0.1
+    init_from: Text | None = None  # folder with model weights (import-weights, export) to start from
+
+    @model_validator(mode="after")
+    def check_batch(self) -> "TrainConfig":
+        if self.global_batch_size % self.micro_batch_size:
+            raise field_error(
+                "micro_batch_size",
+                f"is {self.micro_batch_size}, must divide global_batch_size = {self.global_batch_size}",
+            )
+        return self
+
+
+class OptimizerConfig(Section):
+    """AdamW on all parameters; linear warm-up, then constant."""
+
+    learning_rate: PositiveFloat = 2.0e-4
+    weight_decay: NonNegativeFloat = 0.03
+    adam_betas: tuple[Decay, Decay] = (0.9, 0.9)  # the paper's; not the noise schedule
+    adam_epsilon: PositiveFloat = 1.0e-8
+    warmup_steps: NonNegativeInt = 5000
+
+
+class EmaConfig(Section):
+    """Averaged weights: one copy per decay, updated each step from the start."""
+
+    decays: Annotated[tuple[Decay, ...], Field(min_length=1)] = (0.9999,)  # the first one is sampled from
+
+    @model_validator(mode="after")
+    def check_distinct(self) -> "EmaConfig":
+        if len(set(self.decays)) != len(self.decays):
+            raise field_error("decays", f"is {list(self.decays)}, must not name a decay twice")
+        return self
+
+
+class CheckpointConfig(Section):
+    """When the training state is saved, and how many of the saved states are kept."""
+
+    every_steps: PositiveInt = 10_000
+    keep_last: PositiveInt = 3
+
+
+class SamplingConfig(Section):
+    """How images are made, during training (`prompts`, `every_steps`) and by `ifvit sample`."""
+
+    prompts: tuple[Text, ...] = ()  # sample grids during training; none: no grids
+    every_steps: PositiveInt = 10_000
+    guidance_scale: NonNegativeFloat = 4.0  # 1.0 = off; the paper's omega = guidance_scale - 1
+    num_inference_steps: PositiveInt = 50
+    solver: Literal["dpmsolver++_singlestep_3", "dpmsolver++_multistep_2"] = "dpmsolver++_singlestep_3"
+    batch_size: PositiveInt = 16  # prompts per call of the model
+
+    @model_validator(mode="after")
+    def check_steps(self) -> "SamplingConfig":
+        order = int(self.solver[-1])
+        if self.num_inference_steps < order:
+            raise field_error(
+                "num_inference_steps", f"is {self.num_inference_steps}, must be at least {order} for {self.solver}"
+            )
+        return self
+
+
+class TrackingConfig(Section):
+    """JSONL is always written; MLflow on top of it."""
+
+    mlflow: bool = True
+    mlflow_tracking_uri: Text | None = None  # default: sqlite:///{runtime.runs_root}/mlflow.db
+    experiment: Name = "ifvit"
+    log_every_steps: PositiveInt = 50
+
+
+class RuntimeConfig(Section):
+    """What may change between two starts of the same run."""
+
+    runs_root: Text = "runs"  # the run lives in {runs_root}/{name}
+    zero_stage: Literal[0, 1] = 1
+    watchdog_seconds: PositiveInt = 120  # a collective operation that takes longer ends the job
+    attention_backend: Literal["auto", "xformers", "sdpa", "math"] = "auto"
+
+
+class Recipe(Section):
+    """A whole training run."""
+
+    name: Name
+    seed: NonNegativeInt = 1234
+    data: DataConfig
+    encoders: EncodersConfig
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    train: TrainConfig = TrainConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema: EmaConfig = EmaConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def check_zero_stage(self) -> "Recipe":
+        if self.runtime.zero_stage == 0 and self.train.precision == "bf16":
+            raise field_error(
+                "runtime.zero_stage",
+                "is 0 with train.precision bf16, which is another optimiser in DeepSpeed: use zero_stage 1, "
+                "also on one GPU, or precision fp32",
+            )
+        return self

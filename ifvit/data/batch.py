@@ -1,0 +1,48 @@
+"""What the loader hands to training: this rank's rows of one global batch."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """R rows. As read, moments and prompt_embeds are float16 as stored; `to` widens them to float32 on the device.
+
+    Exactly one of prompt_embeds and input_ids is there, by the shards' `text_storage`, until
+    `ifvit.data.online_text.with_prompt_embeds` adds the former. Rows with `is_dropped` keep their own caption here: the
+    objective puts the null condition in its place.
+    """
+
+    moments: Tensor  # (R, 2C, H, W): latent_mean, then latent_logvar; unscaled
+    prompt_embeds: Tensor | None  # (R, T, X)
+    input_ids: Tensor | None  # (R, T) int64
+    is_dropped: Tensor  # (R,) bool
+    sample_ids: Tensor  # (R,) int64: COCO image ids
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def rows(self, start: int, stop: int) -> "Batch":
+        """The rows start..stop-1, as views."""
+        return Batch(
+            moments=self.moments[start:stop],
+            prompt_embeds=None if self.prompt_embeds is None else self.prompt_embeds[start:stop],
+            input_ids=None if self.input_ids is None else self.input_ids[start:stop],
+            is_dropped=self.is_dropped[start:stop],
+            sample_ids=self.sample_ids[start:stop],
+        )
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """On `device`, moments and prompt_embeds in float32. The transfer is in float16: half the bytes."""
+        return Batch(
+            moments=self.moments.to(device).float(),
+            prompt_embeds=None if self.prompt_embeds is None else self.prompt_embeds.to(device).float(),
+            input_ids=None if self.input_ids is None else self.input_ids.to(device),
+            is_dropped=self.is_dropped.to(device),
+            sample_ids=self.sample_ids.to(device),
+        )
+
+    def with_prompt_embeds(self, prompt_embeds: Tensor) -> "Batch":
+        return replace(self, prompt_embeds=prompt_embeds)

@@ -1,0 +1,85 @@
+"""The training objective: predict the noise, mean squared error (DDPM, Eq. 14), on latents drawn at each visit."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ifvit.data.batch import Batch
+from ifvit.diffusion.schedule import NoiseSchedule
+from ifvit.diffusion.timesteps import network_timesteps
+from ifvit.runtime.seeding import derived_seed
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Everything random about one step's rows, apart from the data order."""
+
+    timesteps: Tensor  # (R,), 0..999
+    noise: Tensor  # (R, C, H, W), standard normal
+    latent_noise: Tensor  # (R, C, H, W), standard normal: picks the latents from their moments
+
+    def rows(self, start: int, stop: int) -> "Draws":
+        return Draws(self.timesteps[start:stop], self.noise[start:stop], self.latent_noise[start:stop])
+
+
+class Objective:
+    """Draws timesteps and noise, and computes the loss. `loss` is pure: the same arguments give the same value.
+
+    Args:
+        schedule: on the training device.
+        scaling_factor: brings the autoencoder's latents to unit variance.
+        null_prompt_embeds: (T, X), the text encoder's output for "", which stands in for a dropped caption.
+        seed: of the run.
+        global_batch_size: rows of a step over all ranks.
+        first_row: the first of this rank's rows in each global batch.
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        scaling_factor: float,
+        null_prompt_embeds: Tensor,
+        *,
+        seed: int,
+        global_batch_size: int,
+        first_row: int = 0,
+    ) -> None:
+        self.schedule = schedule
+        self.scaling_factor = scaling_factor
+        self.null_prompt_embeds = null_prompt_embeds
+        self.seed = seed
+        self.global_batch_size = global_batch_size
+        self.first_row = first_row
+
+    def draw(self, step: int, batch: Batch) -> Draws:
+        """This rank's rows of what is drawn for the whole global batch, so that no rank count changes a row."""
+        device = batch.moments.device
+        rows = slice(self.first_row, self.first_row + len(batch.moments))
+        channels, height, width = batch.moments.shape[1] // 2, *batch.moments.shape[2:]
+        size = (self.global_batch_size, channels, height, width)
+        generator = torch.Generator(device).manual_seed(derived_seed(self.seed, "draws", step))
+        timesteps = torch.randint(
+            self.schedule.num_train_timesteps, (self.global_batch_size,), generator=generator, device=device
+        )
+        noise = torch.randn(size, generator=generator, device=device)
+        latent_noise = torch.randn(size, generator=generator, device=device)
+        return Draws(timesteps[rows], noise[rows], latent_noise[rows])
+
+    def loss(self, model: nn.Module, batch: Batch, draws: Draws) -> Tensor:
+        """Mean squared error of the predicted noise over the batch: a float32 scalar."""
+        latents = latents_from_moments(batch.moments.float(), draws.latent_noise) * self.scaling_factor
+        noisy_latents = self.schedule.add_noise(latents, draws.noise, draws.timesteps)
+        assert batch.prompt_embeds is not None, "token ids are encoded before the objective sees the batch"
+        null_prompt_embeds = self.null_prompt_embeds.to(batch.prompt_embeds.dtype)
+        prompt_embeds = torch.where(batch.is_dropped[:, None, None], null_prompt_embeds, batch.prompt_embeds)
+        dtype = next(model.parameters()).dtype  # the engine does not cast inputs
+        noise_pred = model(noisy_latents.to(dtype), network_timesteps(draws.timesteps), prompt_embeds.to(dtype))
+        return F.mse_loss(noise_pred.float(), draws.noise)
+
+
+def latents_from_moments(moments: Tensor, latent_noise: Tensor) -> Tensor:
+    """A draw from the autoencoder's posterior: moments (B, 2C, H, W), mean then logvar -> latents (B, C, H, W)."""
+    latent_mean, latent_logvar = moments.chunk(2, dim=1)
+    return latent_mean + torch.exp(0.5 * latent_logvar) * latent_noise

@@ -1,0 +1,112 @@
+"""Small encoders with seeded random weights, for machines without real ones: built once, then loaded like any other.
+
+They lie in ${XDG_CACHE_HOME:-~/.cache}/ifvit/encoders, each beside a file RANDOM_WEIGHTS that makes outputs say so.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ifvit.encoders.locate import RANDOM_MARK
+from ifvit.encoders.quiet import quiet_transformers
+
+RANDOM_AUTOENCODER = "random-autoencoder-small"
+RANDOM_TEXT_ENCODER = "random-clip-small"
+START_TOKEN, END_TOKEN = "<|startoftext|>", "<|endoftext|>"
+MAX_TEXT_TOKENS = 77
+SEED = 0
+
+
+def random_autoencoder_folder() -> Path:
+    """Folder with an AutoencoderKL: factor 8, 4 latent channels, 79 thousand parameters."""
+
+    def save(folder: Path) -> None:
+        from diffusers import AutoencoderKL
+
+        autoencoder = AutoencoderKL(
+            block_out_channels=(8, 16, 16, 16),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=4,
+            mid_block_add_attention=False,
+        )
+        with torch.no_grad():
+            # Untrained, logvar is about 0, far above the mean's variance: sampled latents would hold no image.
+            autoencoder.quant_conv.bias[4:] -= 8
+        autoencoder.save_pretrained(folder)
+
+    return built_once("random-autoencoder-small-1", save)
+
+
+def random_text_encoder_folder(vocabulary_size: int, start_token_id: int, end_token_id: int) -> Path:
+    """Folder with a CLIPTextModel for a tokenizer of that size: hidden size 64, 2 layers, 77 positions."""
+
+    def save(folder: Path) -> None:
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        config = CLIPTextConfig(
+            vocab_size=vocabulary_size,
+            hidden_size=64,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TEXT_TOKENS,
+            bos_token_id=start_token_id,
+            eos_token_id=end_token_id,
+            pad_token_id=end_token_id,
+        )
+        with quiet_transformers():
+            CLIPTextModel(config).save_pretrained(folder)
+
+    return built_once(f"random-clip-small-1-{vocabulary_size}-{start_token_id}-{end_token_id}", save)
+
+
+def byte_tokenizer_folder() -> Path:
+    """Folder with a CLIPTokenizer without merges: one token per byte, another where it ends a word (514 in all)."""
+
+    def save(folder: Path) -> None:
+        from transformers import CLIPTokenizer
+
+        characters = byte_characters()
+        tokens = [*characters, *(f"{character}</w>" for character in characters), START_TOKEN, END_TOKEN]
+        vocabulary = {token: index for index, token in enumerate(tokens)}
+        CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=MAX_TEXT_TOKENS).save_pretrained(folder)
+
+    return built_once("byte-tokenizer-1", save)
+
+
+def byte_characters() -> list[str]:
+    """For each byte the printable character that byte-level BPE writes for it (GPT-2's table, which CLIP uses)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    shown = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+    return [shown[byte] for byte in range(256)]
+
+
+def built_once(name: str, save: Callable[[Path], None]) -> Path:
+    """The cache folder `name`, filled by `save` with a fixed seed if it is not there. Several processes may race."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ifvit" / "encoders"
+    folder = root / name
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as temporary:
+        built = Path(temporary) / name
+        built.mkdir()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            save(built)
+        (built / RANDOM_MARK).write_text(f"Seeded random weights (seed {SEED}), not trained.\n", encoding="utf-8")
+        try:
+            built.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was faster and made the same
+                raise
+            shutil.rmtree(built)
+    return folder

@@ -1,0 +1,68 @@
+"""A model folder, config.json and model.safetensors: `import-weights` and `export` write it, `load_model` reads it."""
+
+import json
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ifvit.config.errors import UserError
+from ifvit.config.problems import recipe_problems
+from ifvit.config.schema import ModelConfig
+from ifvit.model.uvit import UViT
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+def save_model(folder: Path, config: ModelConfig, state_dict: dict[str, Tensor]) -> None:
+    """Write `config` and float32 weights into `folder`, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().float().contiguous() for name, tensor in state_dict.items()}
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / CONFIG_FILE).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+
+
+def load_model(folder: str | Path) -> UViT:
+    """The model in `folder`, in evaluation mode, on the CPU, in float32. Raises UserError when it cannot be read."""
+    folder = Path(folder)
+    model = UViT(read_model_config(folder))
+    load_weights(model, read_weights(folder), str(folder))
+    return model.eval()
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """The shape of the model in `folder`."""
+    try:
+        return ModelConfig.model_validate_json((folder / CONFIG_FILE).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no model here, {CONFIG_FILE} is missing") from None
+    except ValidationError as error:
+        raise UserError(*(f"{folder / CONFIG_FILE}: {line}" for line in recipe_problems(error, ModelConfig))) from error
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights in `folder`, by parameter name."""
+    try:
+        return load_file(folder / WEIGHTS_FILE)
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no model here, {WEIGHTS_FILE} is missing") from None
+    except SafetensorError as error:
+        raise UserError(f"{folder / WEIGHTS_FILE}: damaged: {error}") from error
+
+
+@torch.no_grad()
+def load_weights(model: UViT, weights: dict[str, Tensor], source: str) -> None:
+    """Copy `weights` into `model`. Raises UserError, naming `source`, unless names and shapes are the model's."""
+    expected = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if different := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
+        name = different[0]
+        raise UserError(
+            f"{source}: weights of another model: {name} is {found.get(name, 'missing')} there and "
+            f"{expected.get(name, 'unknown')} here ({len(different)} parameters differ)"
+        )
+    model.load_state_dict(weights)

@@ -1,0 +1,67 @@
+"""The metrics of a run: one JSON object per line, appended, never changed. The file is the truth, MLflow a view of it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ifvit.config.errors import UserError
+from ifvit.runtime.files import write_atomically
+
+
+class MetricsLog:
+    """Appends to `path`; what a resumed run does anew moves to `discarded_path`. Only rank 0 may hold one."""
+
+    def __init__(self, path: Path, discarded_path: Path) -> None:
+        self.path = path
+        self.discarded_path = discarded_path
+        self.last_step: int | None = None  # of the newest line; None while there is none
+
+    def resume(self, step: int) -> None:
+        """Keep the lines up to `step`, the checkpoint's. Later lines, and a half-written last one of a killed process,
+        move to `discarded_path`."""
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else []
+        kept, discarded = [], []
+        for number, line in enumerate(lines, start=1):
+            record = parsed(line)
+            if record is None and number < len(lines):
+                raise UserError(f"{self.path}: line {number} is no JSON object with a step; restore or remove the file")
+            (discarded if record is None or record["step"] > step else kept).append(line)
+        if discarded:
+            with self.discarded_path.open("ab") as file:
+                file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in discarded)
+            write_atomically(self.path, b"".join(kept))
+        last = parsed(kept[-1]) if kept else None
+        self.last_step = last["step"] if last else None
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write `record` as one line; it must hold an integer `step`."""
+        self.last_step = int(record["step"])
+        # Opened each time: a line is in the file when this returns, and a file moved aside is never written to.
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_metrics(path: Path, position: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The records from byte `position` on, oldest first, and the position behind the last whole line.
+
+    A half-written last line, which its writer may just be finishing, is left for the next call.
+    """
+    if not path.is_file():
+        return [], position
+    with path.open("rb") as file:
+        file.seek(position)
+        lines = file.read().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]
+    records = [record for line in whole if (record := parsed(line)) is not None]
+    return records, position + sum(map(len, whole))
+
+
+def parsed(line: bytes) -> dict[str, Any] | None:
+    """`line` as a record, or None if it is not a whole one."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    whole = isinstance(record, dict) and isinstance(record.get("step"), int) and line.endswith(b"\n")
+    return record if whole else None

@@ -1,0 +1,77 @@
+"""Sample grids while a model trains: the recipe's prompts through the averaged weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+
+from ifvit.config.schema import Recipe
+from ifvit.model.uvit import UViT
+from ifvit.model.weights import load_weights
+from ifvit.runtime.distributed import Ranks
+from ifvit.sampling.grid import labelled_grid
+from ifvit.sampling.sampler import Sampler
+from ifvit.training.ema import Ema
+from ifvit.training.engine import DeepSpeedEngine
+from ifvit.training.gathering import gather_parameters
+from ifvit.training.state import StepResult, TrainState
+
+
+class PreviewHook:
+    """Writes samples/step-....png every `sampling.every_steps` steps and at the end. The ranks share the prompts."""
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        sampler: Sampler,
+        model: UViT,
+        engine: DeepSpeedEngine,
+        ema: Ema,
+        ranks: Ranks,
+        on_grid: Callable[[Path, int], None],
+        notice: str = "",
+    ) -> None:
+        """`model` is the sampler's own; `on_grid` hears of each file on rank 0; `notice` is written on each sheet."""
+        self.folder = folder
+        self.recipe = recipe
+        self.sampler = sampler
+        self.model = model
+        self.engine = engine
+        self.ema = ema
+        self.ranks = ranks
+        self.on_grid = on_grid
+        self.notice = notice
+        self.sampled_step = 0
+
+    def on_start(self, state: TrainState) -> None:
+        self.sampled_step = state.step
+
+    def on_step(self, state: TrainState, result: StepResult) -> None:
+        if state.step % self.recipe.sampling.every_steps == 0:
+            self.write_grid(state.step)
+
+    def on_stop(self, state: TrainState) -> None:
+        if state.step > self.sampled_step:
+            self.write_grid(state.step)
+
+    def write_grid(self, step: int) -> None:
+        decay = self.recipe.ema.decays[0]
+        weights = gather_parameters(
+            self.engine.module, self.engine.fragments, self.ema.averages[decay], is_sharded=self.engine.is_sharded
+        )
+        load_weights(self.model, weights, "the averaged weights")
+        prompts = self.recipe.sampling.prompts
+        mine = prompts[self.ranks.rank :: self.ranks.world_size]
+        images = list(self.sampler.sample(mine, self.recipe.seed)) if mine else []
+        everyones: list[list[np.ndarray]] = [[] for _ in range(self.ranks.world_size)]
+        dist.all_gather_object(everyones, images)
+        if self.ranks.rank == 0:
+            ordered = [everyones[index % self.ranks.world_size].pop(0) for index in range(len(prompts))]
+            scale = self.recipe.sampling.guidance_scale
+            title = f"{self.recipe.name}, step {step}, guidance scale {scale:g}, EMA {decay:g}. {self.notice}"
+            path = self.folder / f"step-{step:08d}.png"
+            labelled_grid(np.stack(ordered), prompts, title).save(path)
+            self.on_grid(path, step)
+        self.sampled_step = step

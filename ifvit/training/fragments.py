@@ -1,0 +1,57 @@
+"""The float32 weights and Adam moments wherever DeepSpeed keeps them. The only file that knows its inside.
+
+Stage 0: each rank holds every parameter whole. Stage 1: each rank holds one partition of all parameters laid end to
+end, and with it a contiguous part of some of them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A contiguous part of one flattened parameter, held by this rank."""
+
+    name: str
+    start: int  # in the flattened parameter
+    weight: Tensor  # (numel,) float32, a view of what the optimiser updates
+    flat: Tensor  # the tensor that the optimiser's state is kept for
+    flat_start: int  # where `weight` begins in it
+
+
+def local_fragments(module: nn.Module, engine: Any) -> list[Fragment]:
+    """This rank's part of the float32 weights, in the order of the parameters."""
+    if engine.zero_optimization_stage() == 0:
+        return [Fragment(name, 0, p.data.view(-1), p, 0) for name, p in module.named_parameters()]
+    (flat,) = engine.optimizer.single_partition_of_fp32_groups
+    fragments = []
+    for name, parameter in module.named_parameters():
+        mapping: Any = getattr(parameter, "_hp_mapping")  # noqa: B009 (DeepSpeed's, unknown to the type)
+        if mapping is not None:
+            start, flat_start = mapping.lp_fragment_address.start, mapping.hp_fragment_address.start
+            fragments.append(Fragment(name, start, mapping.hp_fragment, flat, flat_start))
+    return fragments
+
+
+def base_optimizer(engine: Any) -> torch.optim.Optimizer:
+    """The torch optimiser below DeepSpeed's wrapper."""
+    return engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
+
+
+def moment(fragment: Fragment, key: str, optimizer: torch.optim.Optimizer) -> Tensor:
+    """The part of the Adam moment `key` that belongs to `fragment`, a view (numel,) float32."""
+    flat_moment = optimizer.state[fragment.flat][key].view(-1)
+    return flat_moment.narrow(0, fragment.flat_start, fragment.weight.numel())
+
+
+def create_moments(fragments: list[Fragment], optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Zero moments and the step count `step` for every tensor the optimiser updates, as after `step` steps of it."""
+    for flat in {id(fragment.flat): fragment.flat for fragment in fragments}.values():
+        state: dict[str, Tensor] = {"step": torch.tensor(float(step), dtype=torch.float32, device=flat.device)}
+        state |= {key: torch.zeros_like(flat, memory_format=torch.preserve_format) for key in MOMENTS}
+        optimizer.state[flat] = state

@@ -1,0 +1,60 @@
+"""The training loop: fetch, loss, backward, step, EMA, hooks. Nothing else belongs in this file.
+
+The engine owns precision and sharding. Hooks own logs, previews, checkpoints, stopping.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ifvit.config.schema import OptimizerConfig, TrainConfig
+from ifvit.data.batch import Batch
+from ifvit.diffusion.objective import Objective
+from ifvit.training.ema import Ema
+from ifvit.training.optimizer import learning_rate_at
+from ifvit.training.state import Hook, StepResult, TrainState
+
+
+class Engine(Protocol):
+    """What the loop needs of DeepSpeed. The plain loop that tests and benchmarks compare with has the same shape."""
+
+    model: nn.Module
+    num_micro_batches: int
+
+    def backward(self, micro_loss: Tensor) -> None: ...
+    def step(self, learning_rate: float) -> Tensor: ...  # the gradient norm over all ranks
+
+
+def train(
+    state: TrainState,
+    engine: Engine,
+    objective: Objective,
+    batches: Iterator[Batch],  # this rank's rows of each global batch, in order, on the training device
+    ema: Ema,
+    hooks: Sequence[Hook],
+    config: TrainConfig,
+    optimizer: OptimizerConfig,
+) -> None:
+    """Advance `state` until `config.max_steps`, or until a hook gives a `stop_reason`."""
+    for hook in hooks:
+        hook.on_start(state)
+    while state.step < config.max_steps and state.stop_reason is None:
+        batch = next(batches)
+        draws = objective.draw(state.step, batch)
+        loss = torch.zeros((), device=batch.moments.device)
+        for start in range(0, len(batch.moments), config.micro_batch_size):
+            rows = start, start + config.micro_batch_size
+            micro_loss = objective.loss(engine.model, batch.rows(*rows), draws.rows(*rows)) / engine.num_micro_batches
+            engine.backward(micro_loss)
+            loss += micro_loss.detach()
+        learning_rate = learning_rate_at(state.step, optimizer)
+        grad_norm = engine.step(learning_rate)
+        ema.update()
+        state.step += 1
+        state.samples_seen += config.global_batch_size
+        for hook in hooks:
+            hook.on_step(state, StepResult(loss, grad_norm, learning_rate))
+    for hook in reversed(hooks):
+        hook.on_stop(state)

@@ -1,0 +1,67 @@
+"""What all tests share: a quiet, offline, single-threaded CPU environment, and the real data where it is needed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before any test module imports torch, deepspeed, transformers or mlflow, which read them at import.
+for name, value in {
+    "DS_ACCELERATOR": "cpu",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "2",
+}.items():
+    os.environ.setdefault(name, value)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder with coco_mini, clip_tokenizer and vae_f8c4.
+
+    A test that asks for it is marked `coco`, and fails, never skips, when the folder is missing: `make test` without
+    IFVIT_TEST_DATA deselects such tests and says how many.
+    """
+    folder = os.environ.get("IFVIT_TEST_DATA")
+    if not folder:
+        pytest.fail("IFVIT_TEST_DATA is not set: give the folder with coco_mini, or deselect with -m 'not coco'")
+    path = Path(folder).resolve()
+    missing = [name for name in ("coco_mini", "clip_tokenizer", "vae_f8c4") if not (path / name).is_dir()]
+    if missing:
+        pytest.fail(f"IFVIT_TEST_DATA={folder}: has no {', '.join(missing)}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the source tree."""
+    return Path(__file__).parents[1]
+
+
+DESELECTED = pytest.StashKey[list[pytest.Item]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[DESELECTED] = []
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    if items:
+        items[0].config.stash[DESELECTED].extend(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = [
+        item
+        for item in config.stash[DESELECTED]
+        if item.get_closest_marker("coco") and not item.get_closest_marker("memorise")
+    ]
+    if left_out and not os.environ.get("IFVIT_TEST_DATA"):
+        terminalreporter.write_line(
+            f"{len(left_out)} tests on real COCO images deselected: set IFVIT_TEST_DATA to run them", yellow=True
+        )

@@ -1,0 +1,161 @@
+"""F18: each mistake in a recipe becomes one line with the dotted path, what is wrong, and the fix."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ifvit.config.errors import UserError
+from ifvit.config.loading import load_recipe
+
+MINIMAL = """\
+name: small
+data: {coco_root: images, shards_root: shards}
+encoders: {autoencoder: random-autoencoder-small, text_encoder: random-clip-small}
+"""
+FUSION = "model: {fusion: {schedule: intermediate}}\n"
+NAME_RULE = "must be 1 to 100 letters, digits, '.', '_' or '-', and begin with a letter or digit"
+
+CASES = {
+    # the examples of the style guide
+    "model.num_attention_head=8": "model.num_attention_head: unknown field, did you mean num_attention_heads?",
+    "model.depth=7": "model.depth: is 7, must be even: out-blocks mirror in-blocks",
+    "model.fusion.num_image_blocks=9": "model.fusion.num_image_blocks: is 9, must be at most depth / 2 = 6",
+    "model.fusion={schedule: early, num_image_blocks: 4}": (
+        "model.fusion.num_image_blocks: unknown field (with schedule: early)"
+    ),
+    "optimizer.learning_rate=1e-4": (
+        "optimizer.learning_rate: is the text '1e-4'; YAML reads 1e-4 as text, write 1.0e-4"
+    ),
+    # numbers
+    "optimizer.learning_rate=-0.1": "optimizer.learning_rate: is -0.1, must be greater than 0",
+    "optimizer.learning_rate=.inf": "optimizer.learning_rate: is inf, must be a finite number",
+    "optimizer.learning_rate=2E5": "optimizer.learning_rate: is the text '2E5'; YAML reads 2E5 as text, write 2.0e+5",
+    "train.max_steps=1e6": "train.max_steps: is the text '1e6'; YAML reads 1e6 as text, write 1000000",
+    "train.caption_dropout_prob=1.5": "train.caption_dropout_prob: is 1.5, must be less than or equal to 1",
+    "seed=-1": "seed: is -1, must be greater than or equal to 0",
+    # wrong types
+    "model.depth=12.5": "model.depth: is 12.5, must be an integer",
+    "model.depth=twelve": "model.depth: is the text 'twelve', must be an integer",
+    "model.depth=true": "model.depth: is true, must be an integer",
+    "model.qkv_bias=1": "model.qkv_bias: is 1, must be true or false",
+    "data.coco_root=": "data.coco_root: is empty, must be text (write it in quotes)",
+    "name=3": "name: is 3, must be text (write it in quotes)",
+    "model=3": "model: is 3, must be a section",
+    "train=[1]": "train: is the list [1], must be a section",
+    "sampling.prompts=a cat": "sampling.prompts: is the text 'a cat', must be a list",
+    "train.precision=fp16": "train.precision: is the text 'fp16', must be 'fp32' or 'bf16'",
+    # lists
+    "optimizer.adam_betas=[0.9]": "optimizer.adam_betas: is the list [0.9], must have more values",
+    "optimizer.adam_betas=[0.9, 0.9, 0.9]": (
+        "optimizer.adam_betas: is the list [0.9, 0.9, 0.9], must have at most 2 value(s)"
+    ),
+    "optimizer.adam_betas=[0.9, 1e-4]": (
+        "optimizer.adam_betas[1]: is the text '1e-4'; YAML reads 1e-4 as text, write 1.0e-4"
+    ),
+    "ema.decays=[]": "ema.decays: is the list [], must have at least 1 value(s)",
+    "ema.decays=[1.0]": "ema.decays[0]: is 1.0, must be less than 1",
+    "ema.decays=[0.9, 0.9]": "ema.decays: is [0.9, 0.9], must not name a decay twice",
+    # fields that do not fit each other
+    "model.num_attention_heads=7": "model.num_attention_heads: is 7, must divide hidden_size = 512",
+    "model.patch_size=3": "model.patch_size: is 3, must divide sample_size = 32",
+    "train.micro_batch_size=7": "train.micro_batch_size: is 7, must divide global_batch_size = 256",
+    "diffusion.beta_end=0.0001": "diffusion.beta_end: is 0.0001, must be at least beta_start = 0.00085",
+    "sampling.num_inference_steps=2": (
+        "sampling.num_inference_steps: is 2, must be at least 3 for dpmsolver++_singlestep_3"
+    ),
+    "runtime.zero_stage=0": (
+        "runtime.zero_stage: is 0 with train.precision bf16, which is another optimiser in DeepSpeed: "
+        "use zero_stage 1, also on one GPU, or precision fp32"
+    ),
+    # unknown names
+    "learning_rate=0.1": "learning_rate: unknown field, did you mean optimizer.learning_rate?",
+    "optimiser.learning_rate=0.1": "optimiser: unknown field, did you mean optimizer?",
+    "model.fusion.schedule=late": "model.fusion.schedule: is the text 'late', must be one of early, intermediate",
+    "model.fusion.early=3": "model.fusion.early: unknown field (with schedule: intermediate)",
+    # names that become folders
+    "name=a b": f"name: is the text 'a b', {NAME_RULE}",
+    "name=../other": f"name: is the text '../other', {NAME_RULE}",
+    'name="a\\n#SBATCH b"': f"name: is the text 'a\n#SBATCH b', {NAME_RULE}",
+    "data.split=$(touch x)": f"data.split: is the text '$(touch x)', {NAME_RULE}",
+}
+
+
+@pytest.fixture(scope="module")
+def minimal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipes") / "minimal.yaml"
+    path.write_text(MINIMAL + FUSION)
+    return path
+
+
+@pytest.mark.parametrize("override", CASES)
+def test_a_mistake_gets_one_line(minimal: Path, override: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_recipe(minimal, [override])
+    assert list(error.value.lines) == [CASES[override]]
+
+
+def test_a_name_with_a_newline_at_its_end_is_refused(minimal: Path) -> None:
+    with pytest.raises(UserError, match=r"^name: "):
+        load_recipe(minimal, ['name="small\\n"'])
+
+
+def test_several_mistakes_get_a_line_each(minimal: Path) -> None:
+    with pytest.raises(UserError) as error:
+        load_recipe(minimal, ["seed=x", "ema.decay=[0.9]", "optimizer.learning_rate=-1"])
+    assert list(error.value.lines) == [
+        "seed: is the text 'x', must be an integer",
+        "optimizer.learning_rate: is -1, must be greater than 0",
+        "ema.decay: unknown field, did you mean decays?",
+    ]
+
+
+def test_a_missing_field_says_how_to_give_it(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(MINIMAL.replace("coco_root: images, ", ""))
+    with pytest.raises(UserError) as error:
+        load_recipe(path)
+    assert list(error.value.lines) == [
+        "data.coco_root: is missing: write it in the recipe or give it with --set data.coco_root=..."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "problem"),
+    [
+        (
+            "model: {num_attention_head: 8}",
+            "model.num_attention_head: unknown field, did you mean num_attention_heads?",
+        ),
+        ("model: {depth: twelve}", "model.depth: is the text 'twelve', must be an integer"),
+        ("optimizer: {learning_rate: -1}", "optimizer.learning_rate: is -1, must be greater than 0"),
+        ("model: {num_attention_heads: 7}", "model.num_attention_heads: is 7, must divide hidden_size = 512"),
+        ("name: again", "the key 'name' stands twice in one section"),
+        ("seed: !!python/object/apply:os.system ['touch mark']", "could not determine a constructor for the tag"),
+    ],
+)
+def test_validate_ends_with_code_2_in_under_two_seconds_without_torch(
+    tmp_path: Path, mistake: str, problem: str
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"{MINIMAL}{mistake}\n")
+    # A torch that cannot be imported: validation must not notice.
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')\n")
+    code = "import sys; sys.path.insert(0, '.'); from ifvit.commands.main import entry_point; entry_point()"
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "validate", str(recipe)], capture_output=True, text=True, cwd=tmp_path
+    )
+    seconds = time.monotonic() - begin
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert problem in done.stderr
+    assert not (tmp_path / "mark").exists()
+    assert seconds < 2
+
+
+def test_python_m_ifvit_validate_accepts_a_good_recipe(minimal: Path) -> None:
+    command = [sys.executable, "-m", "ifvit", "validate", str(minimal)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

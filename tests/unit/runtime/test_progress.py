@@ -1,0 +1,92 @@
+"""A bar on a terminal, plain lines elsewhere."""
+
+import io
+
+import pytest
+
+from ifvit.runtime import progress
+from ifvit.runtime.progress import Progress, duration_text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def run(clock: Clock, total: int, seconds_each: float, initial: int = 0) -> list[str]:
+    stream = io.StringIO()
+    with Progress(total, "training", unit="step", initial=initial, stream=stream) as bar:
+        for step in range(initial, total):
+            clock.now += seconds_each
+            bar.advance(postfix_text=f"loss {step}")
+    return stream.getvalue().splitlines()
+
+
+def test_a_line_for_every_five_percent(clock: Clock) -> None:
+    lines = run(clock, total=1000, seconds_each=0.1)
+    assert len(lines) == 20
+    assert lines[0] == "training: 50/1000 step, 10 step/s, 0:01:35 left, loss 49"
+    assert lines[-1] == "training: 1000/1000 step, 10 step/s, loss 999"
+
+
+def test_a_line_every_thirty_seconds_when_five_percent_take_longer(clock: Clock) -> None:
+    lines = run(clock, total=40, seconds_each=30)
+    assert len(lines) == 40
+    assert lines[0] == "training: 1/40 step, 0.0333 step/s, 0:19:30 left, loss 0"
+
+
+def test_a_short_job_prints_its_end_only(clock: Clock) -> None:
+    assert run(clock, total=100, seconds_each=0.001) == ["training: 100/100 step, 1e+03 step/s, loss 99"]
+
+
+def test_what_was_done_before_does_not_count_for_the_rate(clock: Clock) -> None:
+    lines = run(clock, total=1000, seconds_each=1, initial=900)
+    assert lines[0] == "training: 930/1000 step, 1 step/s, 0:01:10 left, loss 929"
+
+
+def test_a_resumed_job_with_nothing_to_do_prints_nothing(clock: Clock) -> None:
+    assert run(clock, total=10, seconds_each=1, initial=10) == []
+
+
+def test_lines_written_between(clock: Clock) -> None:
+    stream = io.StringIO()
+    with Progress(2, "shards", stream=stream) as bar:
+        bar.write("shard 0 is done")
+        bar.advance(2)
+    assert stream.getvalue().splitlines()[0] == "shard 0 is done"
+
+
+def test_a_terminal_gets_a_bar_and_whole_lines() -> None:
+    stream = Terminal()
+    with Progress(3, "training", unit="step", initial=1, stream=stream) as bar:
+        bar.write("a line of its own")
+        bar.advance(2, "loss 0.5")
+    shown = stream.getvalue()
+    assert "a line of its own\n" in shown
+    assert "training: 100%" in shown
+    assert "3/3" in shown
+    assert "loss 0.5" in shown
+
+
+def test_durations() -> None:
+    assert [duration_text(seconds) for seconds in (0.4, 59.6, 3600, 360_000)] == [
+        "0:00:00",
+        "0:01:00",
+        "1:00:00",
+        "100:00:00",
+    ]
