@@ -49,12 +49,13 @@ def finished_marks(
     folder: Path, shards: Sequence[Sequence[CaptionedImage]], settings: Mapping[str, Any]
 ) -> list[dict[str, Any] | None]:
     """The done-mark of each shard, None where it must be made. Raises UserError where the folder holds other shards."""
+    marks = [finished_mark(ShardFiles(folder, number), images, settings) for number, images in enumerate(shards)]
     expected = {ShardFiles(folder, number).tar.name for number in range(len(shards))}
-    if extra := sorted(path for path in folder.glob("shard-*.tar") if path.name not in expected):
+    if extra := sorted(path for path in folder.glob("*.tar") if path.name not in expected):
         raise UserError(
-            f"{extra[0]}: is one of other shards ({len(shards)} are needed); delete {folder} or use another --out"
+            f"{extra[0]}: is none of the {len(shards)} shards needed here; delete {folder} or use another --out"
         )
-    return [finished_mark(ShardFiles(folder, number), images, settings) for number, images in enumerate(shards)]
+    return marks
 
 
 def finished_mark(

@@ -56,7 +56,9 @@ def make_shards(recipe: Recipe) -> dict[str, Any]:
     encoders = load_encoders(recipe, device)
     autoencoder, text_encoder = encoders.autoencoder, encoders.text_encoder
     if (num_tokens := len(text_encoder.tokenizer)) > MAX_TOKENS:
-        raise UserError(f"encoders.tokenizer: has {num_tokens} tokens, shards store ids as uint16: at most {MAX_TOKENS}")
+        raise UserError(
+            f"encoders.tokenizer: has {num_tokens} tokens, shards store ids as uint16: at most {MAX_TOKENS}"
+        )
     folder = Path(recipe.data.shards_root).expanduser() / recipe.data.split
     settings = shard_settings(recipe, autoencoder, text_encoder)
     writer = ShardWriter(

@@ -65,3 +65,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             f"{len(left_out)} tests on real COCO images deselected: set IFVIT_TEST_DATA to run them", yellow=True
         )
+
+
+@pytest.fixture(scope="session")
+def fixtures(test_data: Path) -> Path:
+    """The reference's tiny weights, inputs, outputs and training steps, one folder per cell."""
+    return test_data.parent / "fixtures"

@@ -31,6 +31,7 @@ from ifvit.runtime.agreement import agreed_errors, on_first_rank
 from ifvit.runtime.distributed import Ranks, find_ranks, start_process_group, stop_process_group, training_device
 from ifvit.runtime.run_directory import RunDirectory, open_run
 from ifvit.runtime.seeding import derived_seed
+from ifvit.runtime.tracking import set_mlflow_environment
 from ifvit.sampling.preview import PreviewHook
 from ifvit.sampling.sampler import Sampler
 from ifvit.training.ema import Ema
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     recipe = recipe_from(arguments)
+    set_mlflow_environment()  # on every rank and before DeepSpeed, which imports mlflow
     ranks = find_ranks()
     device = training_device(ranks)
     start_process_group(ranks, device, recipe.runtime.watchdog_seconds)

@@ -63,7 +63,7 @@ class SampleReader:
         num_embeds = num_prompts if self.shard_set.has_embeddings else 0
         content = bytearray(int(self.table.prompts_sizes[sample]))
         start = self.moments_span + self.ids_span(sample) + num_embeds * self.embeds_span
-        self.read_member(sample, 2 + num_embeds, start, content, memoryview(b""))
+        self.read_member(sample, 2 + num_embeds, start, content, memoryview(bytearray()))
         return json.loads(content)
 
     def ids_shape(self, sample: int) -> tuple[int, int]:
@@ -83,9 +83,7 @@ class SampleReader:
         """Fill `first`, then `rest`, with the payload of the member whose header is `start` bytes into the sample."""
         offset = int(self.table.offsets[sample]) + start + BLOCK
         try:
-            size = os.preadv(
-                self.descriptor(int(self.table.shards[sample])), [first, rest] if rest else [first], offset
-            )
+            size = os.preadv(self.descriptor(int(self.table.shards[sample])), [first, rest], offset)
         except OSError as error:
             raise self.damaged(sample, member, f"reading it fails ({error.strerror})") from error
         if size != len(first) + len(rest):

@@ -11,7 +11,6 @@ from ifvit.encoders.locate import EncoderSource, locate
 from ifvit.encoders.random_weights import RANDOM_AUTOENCODER, random_autoencoder_folder
 
 FIELD = "encoders.autoencoder"
-LOGVAR_RANGE = (-30.0, 20.0)
 
 
 class Autoencoder:
@@ -38,9 +37,12 @@ class Autoencoder:
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) in [-1, 1] to moments (B, 2C, h, w): mean, then logvar clamped to [-30, 20]; float32."""
+        """Pixels (B, 3, H, W) in [-1, 1] to float32 moments (B, 2C, h, w): mean, then logvar.
+
+        The library clamps logvar to [-30, 20].
+        """
         distribution = self.model.encode(pixels.to(self.device, torch.float32)).latent_dist
-        return torch.cat([distribution.mean, distribution.logvar.clamp(*LOGVAR_RANGE)], dim=1)
+        return torch.cat([distribution.mean, distribution.logvar], dim=1)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

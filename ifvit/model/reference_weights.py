@@ -64,7 +64,14 @@ def import_reference_weights(weights_file: Path, config_file: Path) -> tuple[Mod
 
     Raises UserError when a file cannot be read, or a name or shape does not fit the arguments.
     """
-    weights = {name.removeprefix("module."): tensor for name, tensor in read_reference_weights(weights_file).items()}
+    return import_state_dict(read_reference_weights(weights_file), config_file, str(weights_file))
+
+
+def import_state_dict(
+    reference: dict[str, Tensor], config_file: Path, source: str
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The same for weights that are loaded already; errors name them `source`."""
+    weights = {name.removeprefix("module."): tensor for name, tensor in reference.items()}
     arguments = read_arguments(config_file)
     is_fork = any(name.startswith("joint_blocks.") for name in weights)
     is_cross = any(name.endswith(".attn.q.weight") for name in weights)
@@ -79,7 +86,7 @@ def import_reference_weights(weights_file: Path, config_file: Path) -> tuple[Mod
         config = ModelConfig.model_validate_json(json.dumps(fields))
     except ValidationError as error:
         raise UserError(*(f"{config_file}: {line}" for line in recipe_problems(error, ModelConfig))) from error
-    return config, renamed(merge_query_key_value(weights), config, is_fork=is_fork, source=str(weights_file))
+    return config, renamed(merge_query_key_value(weights), config, is_fork=is_fork, source=source)
 
 
 def read_reference_weights(path: Path) -> dict[str, Tensor]:

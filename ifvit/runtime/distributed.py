@@ -28,8 +28,9 @@ def find_ranks() -> Ranks:
     """
     if "RANK" in os.environ or "WORLD_SIZE" in os.environ:
         return ranks_from("RANK", "LOCAL_RANK", "WORLD_SIZE", "start with torchrun, or unset RANK and WORLD_SIZE")
-    # Inside an allocation without srun SLURM_NTASKS is set too, but no SLURM_PROCID: that is one process.
-    if "SLURM_PROCID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1":
+    # A batch script that starts us without srun has SLURM_PROCID and SLURM_NTASKS too, but is one process: only srun
+    # makes a step.
+    if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1":
         return ranks_from("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "start with srun")
     return Ranks()
 
@@ -77,8 +78,10 @@ def start_process_group(ranks: Ranks, device: torch.device, timeout_seconds: flo
     silence_c10d_logger()
     for name, value in (("RANK", ranks.rank), ("WORLD_SIZE", ranks.world_size), ("LOCAL_RANK", ranks.local_rank)):
         os.environ.setdefault(name, str(value))
-    os.environ.setdefault("MASTER_ADDR", master_address(ranks))
-    os.environ.setdefault("MASTER_PORT", str(master_port(ranks)))
+    if "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"] = master_address(ranks)
+    if "MASTER_PORT" not in os.environ:
+        os.environ["MASTER_PORT"] = str(master_port(ranks))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(

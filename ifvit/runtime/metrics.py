@@ -1,4 +1,4 @@
-"""The metrics of a run: one JSON object per line, appended, never changed. The file is the truth, MLflow a view of it."""
+"""The metrics of a run: one JSON object per line, appended, never changed. This is the truth, MLflow only a view."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,8 @@ class MetricsLog:
         """Keep the lines up to `step`, the checkpoint's. Later lines, and a half-written last one of a killed process,
         move to `discarded_path`."""
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else []
-        kept, discarded = [], []
+        kept: list[bytes] = []
+        discarded: list[bytes] = []
         for number, line in enumerate(lines, start=1):
             record = parsed(line)
             if record is None and number < len(lines):

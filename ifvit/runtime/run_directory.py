@@ -12,8 +12,9 @@ from ifvit.config.loading import leaves, read_yaml, resolved_yaml, validate_reci
 from ifvit.config.schema import Recipe
 from ifvit.runtime.files import write_atomically
 
-# What may differ between two starts of one run: how long, how it is logged, and on what it runs.
-CHANGEABLE = ("train.max_steps", "tracking.", "runtime.")
+# What may differ between two starts of one run: how long, how it is logged, and on what it runs. The micro-batch
+# changes no sample and no draw, and with another number of GPUs it has to change.
+CHANGEABLE = ("train.max_steps", "train.micro_batch_size", "tracking.", "runtime.")
 
 
 class RunDirectory:

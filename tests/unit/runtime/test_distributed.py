@@ -12,7 +12,7 @@ from ifvit.runtime.distributed import Ranks, find_ranks, first_host, master_addr
 
 NAMES = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID",
-    "SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_NODELIST",
+    "SLURM_STEP_ID", "SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_NODELIST",
 )  # fmt: skip
 
 
@@ -32,16 +32,19 @@ def test_alone() -> None:
 
 
 def test_torchrun_comes_before_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, RANK=5, WORLD_SIZE=8, LOCAL_RANK=1, SLURM_PROCID=0, SLURM_NTASKS=2, SLURM_LOCALID=0)
+    set_all(monkeypatch, RANK=5, WORLD_SIZE=8, LOCAL_RANK=1)
+    set_all(monkeypatch, SLURM_STEP_ID=0, SLURM_PROCID=0, SLURM_NTASKS=2, SLURM_LOCALID=0)
     assert find_ranks() == Ranks(rank=5, local_rank=1, world_size=8)
 
 
 def test_srun(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, SLURM_PROCID=3, SLURM_NTASKS=4, SLURM_LOCALID=1)
+    set_all(monkeypatch, SLURM_STEP_ID=0, SLURM_PROCID=3, SLURM_NTASKS=4, SLURM_LOCALID=1)
     assert find_ranks() == Ranks(rank=3, local_rank=1, world_size=4)
 
 
-@pytest.mark.parametrize("values", [{"SLURM_NTASKS": 4}, {"SLURM_PROCID": 0, "SLURM_NTASKS": 1}])
+@pytest.mark.parametrize(
+    "values", [{"SLURM_PROCID": 0, "SLURM_NTASKS": 4, "SLURM_LOCALID": 0}, {"SLURM_STEP_ID": 0, "SLURM_NTASKS": 1}]
+)
 def test_one_process_inside_an_allocation(monkeypatch: pytest.MonkeyPatch, values: dict[str, int]) -> None:
     set_all(monkeypatch, **values)
     assert find_ranks() == Ranks()
@@ -56,7 +59,7 @@ def test_one_process_inside_an_allocation(monkeypatch: pytest.MonkeyPatch, value
         ({"RANK": "first", "WORLD_SIZE": 2, "LOCAL_RANK": 0}, "RANK: is 'first', must be an integer"),
         ({"RANK": 2, "WORLD_SIZE": 2, "LOCAL_RANK": 0}, "RANK: is 2, must be from 0 to WORLD_SIZE - 1 = 1"),
         ({"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 1}, "LOCAL_RANK: is 1, must be from 0 to RANK = 0"),
-        ({"SLURM_PROCID": 1, "SLURM_NTASKS": 2}, "SLURM_LOCALID: is not set in the environment"),
+        ({"SLURM_STEP_ID": 0, "SLURM_PROCID": 1, "SLURM_NTASKS": 2}, "SLURM_LOCALID: is not set in the environment"),
     ],
 )
 def test_variables_that_do_not_fit(monkeypatch: pytest.MonkeyPatch, values: dict[str, object], problem: str) -> None:
@@ -116,6 +119,7 @@ def test_a_group_of_one_sets_what_deepspeed_reads_and_stays_quiet() -> None:
         start_process_group(Ranks(), torch.device("cpu"), timeout_seconds=30)
         total = torch.ones(1)
         torch.distributed.all_reduce(total)
+        torch.distributed.all_gather_into_tensor(torch.zeros(1), total)  # as DeepSpeed calls it: torch warns
         gathered = [None]
         torch.distributed.all_gather_object(gathered, "here")
         print(int(total), gathered, *(os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")))
@@ -146,6 +150,7 @@ def test_two_ranks_meet() -> None:
     for rank in range(2):
         environment = {
             **os.environ,
+            "SLURM_STEP_ID": "0",
             "SLURM_PROCID": str(rank),
             "SLURM_LOCALID": str(rank),
             "SLURM_NTASKS": "2",

@@ -16,7 +16,7 @@ def checkout(tmp_path: Path) -> Path:
     package = tmp_path / "checkout" / "package"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("one = 1\n")
-    git(package, "init", "--quiet")
+    git(package.parent, "init", "--quiet")
     git(package, "add", ".")
     git(package, "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "--quiet", "-m", "first")
     return package

@@ -54,7 +54,7 @@ class Run:
 
     def append(self, *steps: int) -> None:
         for step in steps:
-            self.metrics.append({"step": step, "time": 1e9 + step, "loss": 1 / (step + 1), "samples_per_second": 2})
+            self.metrics.append({"step": step, "time": time.time(), "loss": 1 / (step + 1), "samples_per_second": 2})
 
     @property
     def run_id(self) -> str:
@@ -132,6 +132,8 @@ def test_a_resumed_run_is_the_same_mlflow_run_with_each_step_once(run: Run) -> N
     second = run.tracker(params={**PARAMS, "train.max_steps": 60, "ema.decays": [0.99]}, tags={"attempt": 2})
     second.start()
     run.append(30, 40, 50)
+    wait_until(lambda: len(run.history()) == 6)
+    assert run.stored().info.status == "RUNNING"
     second.finish()
     assert run.run_id == run_id
     assert run.history() == [(step, 1 / (step + 1)) for step in (0, 10, 20, 30, 40, 50)]
@@ -228,6 +230,20 @@ def test_an_outage_is_said_once_and_made_up_for(
     assert len(lines) == 2
     assert lines[0].endswith("has all metrics: no route to host")
     assert lines[1].endswith("answers again and has everything")
+
+
+def test_a_store_lost_during_the_run_gets_all_rows_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = run.tracker()
+    tracker.start()
+    run.append(0)
+    wait_until(lambda: (run.folder / "mlflow.json").is_file() and len(run.history()) == 1)
+    state = json.loads((run.folder / "mlflow.json").read_text())
+    (run.folder / "mlflow.json").write_text(json.dumps({**state, "run_id": "0" * 32}))
+    run.client().delete_run(state["run_id"])  # what is sent to it now fails
+    run.append(10)
+    wait_until(lambda: run.run_id not in (state["run_id"], "0" * 32))
+    tracker.finish()
+    assert [step for step, _ in run.history()] == [0, 10]
 
 
 def test_an_artifact_that_is_refused_does_not_hold_up_the_rest(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,127 @@
+"""What must not change a run: the number of ranks, accumulation, the ZeRO stage, an interruption."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_prep.shards import make_shards
+from tests.distributed.rank_pool import RankPool
+from tests.distributed.training_runs import curve, final_tensors, train_run
+from tests.drawn_coco import draw_coco, tiny_recipe
+
+# Sums over ranks and micro-batches are taken in another order: a few units in the last place of float32 per step.
+SUMMATION_ORDER = {"rtol": 2e-6, "atol": 2e-6}
+Train = Callable[..., list[int | str]]
+
+
+@pytest.fixture(scope="module")
+def shards_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shards")
+    make_shards(tiny_recipe(draw_coco(tmp_path_factory.mktemp("coco"), num_images=10), root))
+    return root
+
+
+@pytest.fixture(scope="module")
+def train(pools: dict[int, RankPool], shards_root: Path) -> Train:
+    def run(world_size: int, runs_root: Path, *overrides: str) -> list[int | str]:
+        pool = pools[world_size]
+        return pool.run(train_run, shards_root=shards_root, runs_root=runs_root, overrides=list(overrides))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight steps on one rank at stage 1, in one go."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    assert train(1, root) == [0]
+    return root
+
+
+def assert_same_to_summation_order(runs_root: Path, undisturbed: Path) -> None:
+    for ours, theirs in zip(curve(runs_root), curve(undisturbed), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-6)
+    ours_tensors, theirs_tensors = final_tensors(runs_root), final_tensors(undisturbed)
+    assert ours_tensors.keys() == theirs_tensors.keys()
+    close = {
+        name: torch.allclose(ours_tensors[name], theirs, **SUMMATION_ORDER) for name, theirs in theirs_tensors.items()
+    }
+    assert [name for name, is_close in close.items() if not is_close] == []
+
+
+def assert_bit_equal(runs_root: Path, undisturbed: Path) -> None:
+    assert curve(runs_root) == curve(undisturbed)
+    ours, theirs = final_tensors(runs_root), final_tensors(undisturbed)
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.mark.parametrize(
+    "world_size, micro_batch_size, zero_stage", [(1, 2, 1), (1, 8, 0), (2, 4, 1), (2, 2, 0), (2, 1, 1)]
+)
+def test_ranks_accumulation_and_stage_do_not_change_the_run(
+    train: Train, undisturbed: Path, tmp_path: Path, world_size: int, micro_batch_size: int, zero_stage: int
+) -> None:
+    overrides = [f"train.micro_batch_size={micro_batch_size}", f"runtime.zero_stage={zero_stage}"]
+    assert set(train(world_size, tmp_path, *overrides)) == {0}
+    assert_same_to_summation_order(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(
+    train: Train, tmp_path: Path, world_size: int, precision: str
+) -> None:
+    overrides = [f"train.precision={precision}", "train.micro_batch_size=2"]
+    assert set(train(world_size, tmp_path / "whole", *overrides)) == {0}
+    for last_step in (3, 6, 8):  # no multiples of checkpoint.every_steps: each stop saves where it is
+        assert set(train(world_size, tmp_path / "parts", *overrides, f"train.max_steps={last_step}")) == {0}
+    assert_bit_equal(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_resumed_run_at_stage_0_is_the_undisturbed_one_bit_for_bit(train: Train, tmp_path: Path) -> None:
+    for last_step in (5, 8):
+        train(2, tmp_path / "parts", "runtime.zero_stage=0", f"train.max_steps={last_step}", "train.micro_batch_size=4")
+    train(2, tmp_path / "whole", "runtime.zero_stage=0", "train.micro_batch_size=4")
+    assert_bit_equal(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_another_rank_count_and_stage_at_each_resume(train: Train, undisturbed: Path, tmp_path: Path) -> None:
+    for world_size, zero_stage, micro_batch_size, last_step in ((2, 1, 4, 3), (1, 0, 8, 5), (2, 0, 2, 6), (1, 1, 1, 8)):
+        overrides = [f"runtime.zero_stage={zero_stage}", f"train.micro_batch_size={micro_batch_size}"]
+        overrides.append(f"train.max_steps={last_step}")
+        assert set(train(world_size, tmp_path, *overrides)) == {0}
+    assert_same_to_summation_order(tmp_path, undisturbed)
+
+
+def test_bf16_keeps_float32_weights_from_the_first_step(train: Train, tmp_path: Path) -> None:
+    """DeepSpeed rounds the initial weights to bf16; ours start as the exact float32 ones."""
+    train(2, tmp_path / "bf16", "train.precision=bf16", "train.max_steps=1", "train.micro_batch_size=4")
+    train(2, tmp_path / "fp32", "train.precision=fp32", "train.max_steps=1", "train.micro_batch_size=4")
+    bf16, fp32 = final_tensors(tmp_path / "bf16"), final_tensors(tmp_path / "fp32")
+    weights = [name for name in fp32 if name.startswith("weights/")]
+    assert all(torch.equal(bf16[name], fp32[name]) for name in weights)  # the first learning rate is 0
+
+
+def test_users_mistakes_end_all_ranks_with_one_message(train: Train, undisturbed: Path, tmp_path: Path) -> None:
+    assert train(2, tmp_path, "train.micro_batch_size=3", "train.global_batch_size=9")[1] == 2
+    message, code = train(2, undisturbed, "train.micro_batch_size=4", "optimizer.learning_rate=2.0e-3")
+    assert code == 2
+    assert "optimizer.learning_rate is 0.001 there and 0.002 here" in str(message)
+
+
+def test_nothing_left_to_do_is_no_error(train: Train, undisturbed: Path) -> None:
+    before = curve(undisturbed)
+    assert train(1, undisturbed) == [0]
+    assert curve(undisturbed) == before
+
+
+def test_a_checkpoint_of_another_model_is_refused(train: Train, undisturbed: Path, tmp_path: Path) -> None:
+    train(1, tmp_path, "model.hidden_size=32", "train.max_steps=1")
+    (tmp_path / "tiny/checkpoints/step-00000001").rename(tmp_path / "taken")
+    (tmp_path / "other").mkdir()
+    train(1, tmp_path / "other", "train.max_steps=1")
+    (tmp_path / "taken").rename(tmp_path / "other/tiny/checkpoints/step-00000007")
+    (message,) = train(1, tmp_path / "other", "train.max_steps=2")
+    assert "a checkpoint of another model: model.hidden_size is 32 there and 16 here" in str(message)

@@ -1,0 +1,57 @@
+"""Whole training runs inside the ranks of a pool."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ifvit.checkpoint.load import Checkpoint, newest_checkpoint
+from ifvit.commands.train import run_training
+from ifvit.config.errors import UserError
+from ifvit.runtime.distributed import Ranks
+from tests.drawn_coco import tiny_recipe
+
+RUN = [
+    "model.depth=4",
+    "model.fusion={schedule: intermediate, num_image_blocks: 1, num_text_blocks: 1}",
+    "ema.decays=[0.9, 0.99]",
+    "optimizer.learning_rate=1.0e-3",
+    "optimizer.warmup_steps=2",
+    "train.global_batch_size=8",
+    "train.caption_dropout_prob=0.3",
+    "train.max_steps=8",
+    "checkpoint.every_steps=4",
+    "tracking.log_every_steps=1",
+    "tracking.mlflow=false",
+]
+
+
+def train_run(ranks: Ranks, shards_root: Path, runs_root: Path, overrides: list[str]) -> int | str:
+    """The exit code; for the user's mistakes the error's text on rank 0 and code 2 on the others."""
+    recipe = tiny_recipe(Path("/nowhere"), shards_root, *RUN, f"runtime.runs_root={runs_root}", *overrides)
+    try:
+        return run_training(recipe, ranks, torch.device("cpu"))
+    except UserError as error:
+        return str(error)
+    except SystemExit as stop:
+        assert isinstance(stop.code, int)
+        return stop.code
+
+
+def curve(runs_root: Path, name: str = "tiny") -> list[dict[str, Any]]:
+    """The logged steps, without what depends on the clock."""
+    lines = (runs_root / name / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [{key: value for key, value in record.items() if "per_second" not in key} for record in records]
+
+
+def final_tensors(runs_root: Path, name: str = "tiny") -> dict[str, torch.Tensor]:
+    """Weights, both moments and every average of the newest checkpoint, whole."""
+    checkpoint = newest_checkpoint(runs_root / name / "checkpoints")
+    assert isinstance(checkpoint, Checkpoint)
+    return {
+        f"{kind}/{parameter}": tensor
+        for kind in checkpoint.manifest.kinds
+        for parameter, tensor in checkpoint.read_all(kind).items()
+    }

@@ -1,0 +1,204 @@
+"""The main job through its real commands: train, be killed, go on, sample, export."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ifvit
+from ifvit.checkpoint.load import newest_checkpoint
+from tests.integration.conftest import Command
+
+
+def curve(run: Path) -> list[dict[str, Any]]:
+    """The logged steps, without what depends on the clock."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if "per_second" not in key} for record in records]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = newest_checkpoint(run / "checkpoints")
+    assert checkpoint is not None
+    return checkpoint.read_all("weights")
+
+
+def pixels(folder: Path) -> list[np.ndarray]:
+    files = json.loads((folder / "samples.json").read_text())["images"]
+    return [np.asarray(Image.open(folder / entry["file"])).astype(int) for entry in files]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tiny_recipe_file: Path, tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
+    """Twelve steps on one process, never disturbed."""
+    runs_root = tmp_path_factory.mktemp("runs")
+    command("ifvit", "train", tiny_recipe_file, "--set", f"runtime.runs_root={runs_root}")
+    return runs_root / "tiny"
+
+
+def test_a_run_is_a_directory_that_explains_itself(finished_run: Path) -> None:
+    names = {entry.name for entry in finished_run.iterdir()}
+    assert names >= {"recipe.yaml", "environment.json", "metrics.jsonl", "checkpoints", "samples", "logs", "lock"}
+    assert sorted(path.name for path in (finished_run / "checkpoints").iterdir()) == [
+        f"step-{step:08d}" for step in (4, 8, 12)
+    ]
+    assert sorted(path.name for path in (finished_run / "samples").iterdir()) == [
+        f"step-{step:08d}.png" for step in (6, 12)
+    ]
+    assert [record["step"] for record in curve(finished_run)] == list(range(1, 13))
+    (attempt,) = json.loads((finished_run / "environment.json").read_text())["attempts"]
+    assert attempt["attention_backend"] == "sdpa"
+    assert "Random weights in the autoencoder and the text encoder" in attempt["encoders_notice"]
+
+
+def test_a_killed_run_goes_on_to_the_undisturbed_result(
+    finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, repository: Path, command: Command
+) -> None:
+    arguments = ["ifvit", "train", str(tiny_recipe_file), "--set", f"runtime.runs_root={tmp_path}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments], cwd=repository, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    run = tmp_path / "tiny"
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints/step-00000004/manifest.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = newest_checkpoint(run / "checkpoints")
+    assert reached is not None and reached.manifest.step < 12, "killed too late to show anything"
+    resumed = command(*arguments)
+    assert f"resumed at step {reached.manifest.step}" in resumed.stderr
+    assert curve(run) == curve(finished_run)
+    ours, theirs = weights(run), weights(finished_run)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_two_ranks_under_torchrun_give_the_same_curve(
+    finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, command: Command
+) -> None:
+    command(
+        "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "ifvit", "train", tiny_recipe_file,
+        "--set", f"runtime.runs_root={tmp_path}",
+    )  # fmt: skip
+    for ours, theirs in zip(curve(tmp_path / "tiny"), curve(finished_run), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    ours_grid, theirs_grid = (
+        np.asarray(Image.open(run / "samples/step-00000012.png")).astype(int)
+        for run in (tmp_path / "tiny", finished_run)
+    )
+    assert np.abs(ours_grid - theirs_grid).max() <= 2  # two ranks share the prompts
+
+
+def test_more_steps_are_asked_for_with_the_same_command(
+    finished_run: Path, tiny_recipe_file: Path, command: Command
+) -> None:
+    sets = ["--set", f"runtime.runs_root={finished_run.parent}"]
+    again = command("ifvit", "train", tiny_recipe_file, *sets)
+    assert "at step 12 of 12, nothing left to do" in again.stdout
+    refused = command("ifvit", "train", tiny_recipe_file, *sets, "--set", "seed=5", code=2)
+    assert "seed is 1234 there and 5 here" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def samples(finished_run: Path, tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
+    out = tmp_path_factory.mktemp("samples")
+    prompts = out / "prompts.txt"
+    prompts.write_text("A red bus.\n\nTwo cats.\nA dog on a road.\n")
+    command(
+        "ifvit", "sample", finished_run, "--prompts-file", prompts, "--guidance-scale", 4, "--num-inference-steps", 10,
+        "--seed", 3, "--out", out,
+    )  # fmt: skip
+    return out
+
+
+def test_samples_are_pngs_a_grid_and_their_protocol(samples: Path) -> None:
+    protocol = json.loads((samples / "samples.json").read_text())
+    assert (protocol["guidance_scale"], protocol["omega"], protocol["num_inference_steps"]) == (4.0, 3.0, 10)
+    assert protocol["solver"] == "dpmsolver++_singlestep_3"
+    assert [entry["prompt"] for entry in protocol["images"]] == ["A red bus.", "Two cats.", "A dog on a road."]
+    assert [image.shape for image in pixels(samples)] == [(32, 32, 3)] * 3
+    assert (samples / "grid.png").is_file()
+    assert "Random weights" in protocol["encoders_notice"]
+
+
+def test_an_image_does_not_depend_on_its_batch(
+    finished_run: Path, samples: Path, tmp_path: Path, command: Command
+) -> None:
+    command(
+        "ifvit", "sample", finished_run, "--prompt", "Two cats.", "--guidance-scale", 4, "--num-inference-steps", 10,
+        "--seed", 3, "--out", tmp_path,
+    )  # fmt: skip
+    assert np.abs(pixels(tmp_path)[0] - pixels(samples)[1]).max() <= 1
+
+
+def test_an_export_gives_the_same_images_without_the_run(
+    finished_run: Path, samples: Path, tmp_path: Path, command: Command
+) -> None:
+    export = tmp_path / "export"
+    command("ifvit", "export", finished_run, "--out", export)
+    command(
+        "ifvit", "sample", export, "--prompts-file", samples / "prompts.txt", "--guidance-scale", 4,
+        "--num-inference-steps", 10, "--seed", 3, "--out", tmp_path / "samples",
+    )  # fmt: skip
+    for ours, theirs in zip(pixels(tmp_path / "samples"), pixels(samples), strict=True):
+        assert np.array_equal(ours, theirs)
+    checkpoint = newest_checkpoint(finished_run / "checkpoints")
+    assert checkpoint is not None
+    average = checkpoint.read_all("ema-0.9")
+    loaded = ifvit.load_model(export).state_dict()
+    assert all(torch.equal(loaded[name], average[name]) for name in average)
+
+
+def test_training_starts_from_an_export(
+    finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, command: Command
+) -> None:
+    export = tmp_path / "export"
+    command("ifvit", "export", finished_run, "--out", export)
+    sets = [f"runtime.runs_root={tmp_path}", f"train.init_from={export}", "train.max_steps=1", "sampling.prompts=[]"]
+    command("ifvit", "train", tiny_recipe_file, *(part for each in sets for part in ("--set", each)))
+    start, exported = weights(tmp_path / "tiny"), ifvit.load_model(export).state_dict()
+    assert all(torch.equal(start[name], exported[name]) for name in exported)  # the first learning rate is 0
+
+
+def test_token_ids_train_like_stored_embeddings(
+    finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, command: Command
+) -> None:
+    """The text encoder online gives the loss of its stored output, up to float16."""
+    sets = [f"data.shards_root={tmp_path / 'shards'}", "data.text_storage=token_ids"]
+    arguments = [part for each in sets for part in ("--set", each)]
+    command("data_prep", "shards", tiny_recipe_file, *arguments)
+    command("ifvit", "train", tiny_recipe_file, *arguments, "--set", f"runtime.runs_root={tmp_path}")
+    for ours, theirs in zip(curve(tmp_path / "tiny"), curve(finished_run), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+
+
+def test_mlflow_follows_one_run_through_a_restart(tiny_recipe_file: Path, tmp_path: Path, command: Command) -> None:
+    from mlflow.tracking import MlflowClient
+
+    sets = ["--set", f"runtime.runs_root={tmp_path}", "--set", "tracking.mlflow=true"]
+    for last_step in (5, 12):
+        command("ifvit", "train", tiny_recipe_file, *sets, "--set", f"train.max_steps={last_step}")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'ifvit'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name == "tiny"
+    assert run.info.status == "FINISHED"
+    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")]
+    assert sorted(steps) == list(range(1, 13))
+    assert run.data.params["model.conditioning"] == "cross_attention"
+    assert run.data.tags["attempt"] == "2"
+    assert {"learning_rate", "grad_norm", "samples_per_second", "model_tflops_per_second"} <= run.data.metrics.keys()
+    assert len(run.data.tags["git_commit"]) >= 4
+    artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert {"recipe.yaml", "environment.json", "images"} <= artifacts

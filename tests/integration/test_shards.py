@@ -1,0 +1,362 @@
+"""`python -m data_prep shards`, from a COCO folder to shards that webdataset and our loader read."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+import yaml
+
+from data_prep.coco import read_coco
+from data_prep.images import load_pixels
+from data_prep.main import main
+from data_prep.shard_folder import only_writer
+from data_prep.shard_writer import ShardWriter
+from data_prep.shards import make_shards
+from ifvit.config.errors import UserError
+from ifvit.data.loader import BatchLoader
+from ifvit.data.shard_check import check_shards
+from ifvit.data.shard_set import ShardSet
+from ifvit.encoders.autoencoder import Autoencoder
+from ifvit.encoders.random_weights import random_autoencoder_folder
+from ifvit.encoders.text_encoder import TextEncoder
+from tests.drawn_coco import draw_coco, edit_annotations, tiny_recipe, tiny_values
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_coco(tmp_path_factory.mktemp("coco"))
+
+
+@pytest.fixture(scope="module")
+def made(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards' root; tests that change it copy it."""
+    root = tmp_path_factory.mktemp("shards")
+    make_shards(tiny_recipe(coco, root))
+    return root
+
+
+@pytest.fixture
+def own_coco(coco: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(coco, tmp_path / "coco")
+
+
+@pytest.fixture
+def own(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "shards")
+
+
+def samples_of(folder: Path) -> list[dict]:
+    tars = [str(path) for path in sorted(folder.glob("*.tar"))]
+    return list(webdataset.WebDataset(tars, shardshuffle=False).decode())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+def test_webdataset_reads_what_the_encoders_gave(coco: Path, made: Path) -> None:
+    images = read_coco(coco, "train")
+    autoencoder = Autoencoder.load("random-autoencoder-small")
+    text_encoder = TextEncoder.load("random-clip-small", None, 12)
+    samples = samples_of(made / "train")
+    assert [sample["__key__"] for sample in samples] == [f"{image.id:012d}" for image in images]
+    for image, sample in zip(images, samples, strict=True):
+        count = len(image.prompts)
+        moments = autoencoder.encode(load_pixels(image, 32)[None])[0]
+        ids = text_encoder.tokenize(image.prompts)
+        embeds = text_encoder.encode(ids)
+        stored = np.stack([sample[f"prompt_embeds.{caption}.npy"] for caption in range(count)])
+        assert sample["prompts.json"] == list(image.prompts)
+        assert sample["input_ids.npy"].dtype == np.uint16
+        assert sample["input_ids.npy"].tolist() == ids.tolist()
+        assert sample["latents.npy"].dtype == stored.dtype == np.float16
+        np.testing.assert_allclose(sample["latents.npy"], moments.numpy(), rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(stored, embeds.numpy(), rtol=2e-3, atol=2e-3)
+        assert f"prompt_embeds.{count}.npy" not in sample
+
+
+def test_the_loader_reads_the_same_arrays_as_webdataset(made: Path) -> None:
+    by_id = {int(sample["__key__"]): sample for sample in samples_of(made / "train")}
+    with BatchLoader(ShardSet.open(made / "train"), 0, 10, 0.1) as loader:
+        batch = next(loader)
+    assert sorted(batch.sample_ids.tolist()) == sorted(by_id)
+    for row, id_ in enumerate(batch.sample_ids.tolist()):
+        sample = by_id[id_]
+        assert np.array_equal(batch.moments[row].numpy(), sample["latents.npy"])
+        captions = [sample[name] for name in sample if name.startswith("prompt_embeds.")]
+        assert any(np.array_equal(batch.prompt_embeds[row].numpy(), caption) for caption in captions)
+
+
+def test_padded_positions_are_stored_not_cut_off(made: Path) -> None:
+    last = np.stack([sample["prompt_embeds.0.npy"][-1] for sample in samples_of(made / "train")])
+    assert np.abs(last).mean() > 0.1
+    assert len(np.unique(last, axis=0)) == len(last)
+
+
+def test_token_ids_storage_has_no_embeddings(coco: Path, tmp_path: Path) -> None:
+    make_shards(tiny_recipe(coco, tmp_path, "data.text_storage=token_ids"))
+    for sample in samples_of(tmp_path / "train"):
+        assert {name for name in sample if not name.startswith("__")} == {
+            "latents.npy",
+            "input_ids.npy",
+            "prompts.json",
+        }
+
+
+def test_two_runs_are_byte_identical(coco: Path, made: Path, tmp_path: Path) -> None:
+    make_shards(tiny_recipe(coco, tmp_path))
+    assert contents(tmp_path / "train") == contents(made / "train")
+
+
+def test_a_second_start_skips_what_is_finished(coco: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (own / "train").glob("shard-*")}
+    assert len(before) == 9
+    monkeypatch.setattr(ShardWriter, "encoded", lambda *_: pytest.fail("encoded again"))
+    make_shards(tiny_recipe(coco, own))
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (own / "train").glob("shard-*")} == before
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10240])
+
+
+@pytest.mark.parametrize(
+    "name, damage",
+    [
+        ("shard-000001.tar", Path.unlink),
+        ("shard-000001.tar", truncate),
+        ("shard-000001.json", Path.unlink),
+        ("shard-000001.index.safetensors", Path.unlink),
+        ("shard-000001.index.safetensors", truncate),
+        ("index.json", Path.unlink),
+        ("null_prompt_embeds.npy", truncate),
+    ],
+)
+def test_what_is_missing_comes_back_byte_identical(
+    coco: Path, made: Path, own: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    damage(own / "train" / name)
+    others = [path for path in (own / "train").glob("*.tar") if path.name != "shard-000001.tar"]
+    before = [path.stat().st_ino for path in others]
+    make_shards(tiny_recipe(coco, own))
+    assert contents(own / "train") == contents(made / "train")
+    assert [path.stat().st_ino for path in others] == before
+
+
+def test_a_start_after_an_interruption_goes_on(coco: Path, made: Path, tmp_path: Path, monkeypatch) -> None:
+    encoded = ShardWriter.encoded
+
+    def interrupted(self: ShardWriter, images, pixels):
+        if images[0].id == 19 + 3 * 3:  # in the second batch of the second shard
+            raise KeyboardInterrupt
+        return encoded(self, images, pixels)
+
+    monkeypatch.setattr(ShardWriter, "encoded", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_shards(tiny_recipe(coco, tmp_path))
+    names = {path.name for path in (tmp_path / "train").glob("[!.]*")}
+    assert names == {"shard-000000.tar", "shard-000000.json", "shard-000000.index.safetensors"}
+    with pytest.raises(UserError, match="holds no finished shards"):
+        ShardSet.open(tmp_path / "train")
+    monkeypatch.undo()
+    make_shards(tiny_recipe(coco, tmp_path))
+    assert contents(tmp_path / "train") == contents(made / "train")
+
+
+def other_autoencoder(tmp_path: Path) -> str:
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(random_autoencoder_folder(), tmp_path / "other_autoencoder")
+    weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+    weights["encoder.conv_in.weight"] += 0.01
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "override, field",
+    [
+        ("encoders.autoencoder={other_autoencoder}", r"encoders\.autoencoder: is the one with sha256 \w{12}"),
+        ("model.sample_size=8", r"model\.sample_size: is 8, but .* was made with 4"),
+        ("model.num_text_tokens=16", r"model\.num_text_tokens: is 16"),
+        ("data.text_storage=token_ids", r"data\.text_storage: is token_ids"),
+        ("data.samples_per_shard=5", r"data\.samples_per_shard: is 5"),
+        ("data.samples_per_shard=20", r"data\.samples_per_shard: is 20"),
+    ],
+)
+def test_shards_of_other_settings_are_not_mixed(
+    coco: Path, own: Path, tmp_path: Path, override: str, field: str
+) -> None:
+    before = contents(own / "train")
+    override = override.format(other_autoencoder=other_autoencoder(tmp_path))
+    with pytest.raises(UserError, match=f"{field}.*delete .* or use another --out"):
+        make_shards(tiny_recipe(coco, own, override))
+    assert contents(own / "train") == before
+
+
+def test_shards_that_are_too_many_are_not_left_beside_new_ones(coco: Path, own: Path) -> None:
+    shutil.copy(own / "train" / "shard-000000.tar", own / "train" / "shard-000003.tar")
+    with pytest.raises(UserError, match=r"shard-000003\.tar: is none of the 3 shards needed here"):
+        make_shards(tiny_recipe(coco, own))
+
+
+def test_changed_captions_are_not_mixed_in(own_coco: Path, own: Path) -> None:
+    edit_annotations(own_coco, lambda content: content["annotations"][0].update(caption="Something else."))
+    with pytest.raises(
+        UserError, match=r"^data\.coco_root: .*shard-00000\d\.tar was made from other images or captions"
+    ):
+        make_shards(tiny_recipe(own_coco, own))
+
+
+def test_training_refuses_shards_of_another_autoencoder_or_scale(coco: Path, made: Path, tmp_path: Path) -> None:
+    shard_set = ShardSet.open(made / "train")
+    other = Autoencoder.load(other_autoencoder(tmp_path)).identity
+    with pytest.raises(UserError, match=r"^encoders\.autoencoder: .*other content"):
+        check_shards(tiny_recipe(coco, made), shard_set, other, shard_set.text_encoder_identity)
+    with pytest.raises(UserError, match=r"^encoders\.scaling_factor: is 0\.2301"):
+        check_shards(tiny_recipe(coco, made, "encoders.scaling_factor=0.2301"), shard_set)
+
+
+def test_the_scale_travels_with_the_shards(coco: Path, own: Path) -> None:
+    measured = ShardSet.open(own / "train")
+    assert measured.scaling_factor == measured.measured_scaling_factor
+    moments = np.stack([sample["latents.npy"] for sample in samples_of(own / "train")]).astype(np.float64)
+    mean, logvar = np.split(moments, 2, axis=1)
+    latents = mean + np.exp(logvar / 2) * np.random.default_rng(0).normal(size=(400, *mean.shape))
+    assert measured.scaling_factor * latents.std() == pytest.approx(1, rel=0.01)
+
+    before = [path.stat().st_ino for path in sorted((own / "train").glob("*.tar"))]
+    make_shards(tiny_recipe(coco, own, "encoders.scaling_factor=0.2301"))
+    chosen = ShardSet.open(own / "train")
+    assert (chosen.scaling_factor, chosen.measured_scaling_factor) == (0.2301, measured.scaling_factor)
+    assert [path.stat().st_ino for path in sorted((own / "train").glob("*.tar"))] == before
+    check_shards(tiny_recipe(coco, own, "encoders.scaling_factor=0.2301"), chosen)
+
+
+def test_only_one_process_writes_a_folder(coco: Path, tmp_path: Path) -> None:
+    with only_writer(tmp_path / "train"), pytest.raises(UserError, match=r"process \d+ on .* is writing shards here"):
+        make_shards(tiny_recipe(coco, tmp_path))
+
+
+def command(coco_root: Path, tmp_path: Path, *arguments: str) -> int:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_values(coco_root, tmp_path / "unused")))
+    return main(["shards", str(recipe), "--out", str(tmp_path / "out"), *arguments])
+
+
+def test_the_command_says_what_it_made(coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(coco, tmp_path, "--set", "encoders.scaling_factor=0.5") == 0
+    out = capsys.readouterr().out
+    assert "3 shards, 10 samples, 19 prompts" in out
+    assert "scaling_factor: 0.50000 (the recipe's, measured here: " in out
+    assert out.count("has random weights") == 2
+    assert (tmp_path / "out" / "train" / "index.json").is_file()
+    assert not (tmp_path / "unused").exists()
+    assert command(coco, tmp_path) == 0
+    assert "3 shards (3 were there already)" in capsys.readouterr().out
+
+
+def break_jpeg(root: Path) -> None:
+    path = root / "train2014" / "COCO_train2014_000000000016.jpg"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove_image(root: Path) -> None:
+    (root / "train2014" / "COCO_train2014_000000000016.jpg").unlink()
+
+
+def remove_captions(root: Path) -> None:
+    def edit(content: dict) -> None:
+        content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != 16]
+
+    edit_annotations(root, edit)
+
+
+def add_unknown_caption(root: Path) -> None:
+    edit_annotations(root, lambda c: c["annotations"].append({"id": 77777, "image_id": 999, "caption": "Lost."}))
+
+
+def break_json(root: Path) -> None:
+    (root / "annotations" / "captions_train2014.json").write_text('{"images": [')
+
+
+def remove_json(root: Path) -> None:
+    (root / "annotations" / "captions_train2014.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage, arguments, words",
+    [
+        (break_jpeg, [], ["image 16: ", "COCO_train2014_000000000016.jpg: cannot be decoded"]),
+        (remove_image, [], ["images whose file is missing: 16 (", "COCO_train2014_000000000016.jpg)"]),
+        (remove_captions, [], ["images without captions: 16"]),
+        (add_unknown_caption, [], ["captions of images that are not listed: 77777 (image_id 999)"]),
+        (break_json, [], ["captions_train2014.json: cannot be read as JSON"]),
+        (remove_json, [], ["data.split: ", "captions_train2014.json is missing"]),
+        (shutil.rmtree, [], ["data.coco_root: ", "is no folder"]),
+        (None, ["--split", "val"], ["data.split: ", "captions_val2014.json is missing"]),
+        (None, ["--split", "../x"], ["data.split: "]),
+        (None, ["--set", "data.sampels_per_shard=3"], ["data.sampels_per_shard: unknown field"]),
+        (None, ["--set", "model.in_channels=16"], ["model.in_channels: is 16", "4"]),
+        (None, ["--set", "model.text_hidden_size=768"], ["model.text_hidden_size: is 768", "64"]),
+        (None, ["--set", "encoders.autoencoder=CompVis/vae"], ["encoders.autoencoder: ", "give a local folder"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    own_coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage, arguments: list[str], words: list[str]
+) -> None:
+    if damage:
+        damage(own_coco)
+    assert command(own_coco, tmp_path, *arguments) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert all(word in errors[0] for word in words), errors[0]
+    assert not list(tmp_path.glob("out/*/index.json"))
+
+
+@pytest.mark.coco
+def test_real_images_and_encoders_from_a_shell(test_data: Path, repository: Path, tmp_path: Path) -> None:
+    settings = {
+        "data.coco_root": test_data / "coco_mini",
+        "encoders.autoencoder": test_data / "vae_f8c4",
+        "encoders.tokenizer": test_data / "clip_tokenizer",
+        "data.samples_per_shard": 60,
+    }
+    overrides = [word for field, value in settings.items() for word in ("--set", f"{field}={value}")]
+    arguments = [*overrides, "--split", "val", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "data_prep", "shards", "recipes/coco_mini.yaml", *arguments],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 shards, 100 samples, 500 prompts" in done.stdout
+    assert "note: random-clip-small has random weights" in done.stdout
+    shard_set = ShardSet.open(tmp_path / "val")
+    assert shard_set.measured_scaling_factor == pytest.approx(0.575, rel=0.05)  # the data's README, on another split
+    assert shard_set.random_encoders == ["random-clip-small"]
+    listing = json.loads((test_data / "coco_mini" / "annotations" / "captions_val2014.json").read_text())
+    assert shard_set.table.ids.tolist() == sorted(image["id"] for image in listing["images"])
+    reconstruct_first(shard_set, test_data)
+
+
+def reconstruct_first(shard_set: ShardSet, test_data: Path) -> None:
+    """The stored mean of an image, decoded, is that image."""
+    autoencoder = Autoencoder.load(str(test_data / "vae_f8c4"))
+    images = read_coco(test_data / "coco_mini", "val")[:8]
+    means = torch.stack(
+        [torch.from_numpy(sample["latents.npy"][:4].copy()) for sample in samples_of(shard_set.folder)[:8]]
+    )
+    decoded = autoencoder.decode(means.float())
+    pixels = torch.stack([load_pixels(image, 64) for image in images])
+    distances = (decoded[:, None] - pixels[None]).square().mean((2, 3, 4))
+    assert distances.argmin(dim=1).tolist() == list(range(8))

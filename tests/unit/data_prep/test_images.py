@@ -1,0 +1,138 @@
+"""data_prep/images.py"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data_prep import images as images_module
+from data_prep.coco import CaptionedImage
+from data_prep.images import load_pixels
+from ifvit.config.errors import UserError
+
+
+def loaded(path: Path, size: int = 16) -> torch.Tensor:
+    return load_pixels(CaptionedImage(42, path, ("a caption",)), size)
+
+
+def saved(image: Image.Image, path: Path, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def noise_image(width: int, height: int) -> Image.Image:
+    blocks = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("width, height", [(91, 64), (64, 91), (64, 64), (33, 20)])
+def test_crop_to_the_shorter_side_then_resize(tmp_path: Path, width: int, height: int) -> None:
+    """The baseline's own lines, on the array; resizing first would give other pixels."""
+    path = saved(noise_image(width, height), tmp_path / "image.png")
+    array = np.array(Image.open(path))
+    crop = min(array.shape[:2])
+    array = array[
+        (array.shape[0] - crop) // 2 : (array.shape[0] + crop) // 2,
+        (array.shape[1] - crop) // 2 : (array.shape[1] + crop) // 2,
+    ]
+    resized = np.array(Image.fromarray(array).resize((16, 16), resample=Image.LANCZOS)).astype(np.float32)
+    expected = torch.from_numpy((resized / 127.5 - 1.0).transpose(2, 0, 1).copy())
+    torch.testing.assert_close(loaded(path), expected, rtol=0, atol=0)
+    if width != height:
+        squashed = np.asarray(Image.open(path).resize((16, 16), Image.LANCZOS), np.float32) / 127.5 - 1
+        assert (loaded(path) - torch.from_numpy(squashed).permute(2, 0, 1)).abs().mean() > 0.05
+
+
+def test_range_and_layout(tmp_path: Path) -> None:
+    array = np.zeros((20, 20, 3), np.uint8)
+    array[:10, :, 0] = 255  # red above, black below
+    pixels = loaded(saved(Image.fromarray(array), tmp_path / "image.png"), 20)
+    assert pixels.shape == (3, 20, 20)
+    assert pixels.dtype == torch.float32
+    assert (pixels[0, 0, 0], pixels[0, -1, 0], pixels[1, 0, 0]) == (1, -1, -1)
+
+
+def color(pixels: torch.Tensor) -> list[int]:
+    return ((pixels.mean((1, 2)) + 1) * 127.5).round().int().tolist()
+
+
+def paletted() -> Image.Image:
+    image = Image.new("P", (20, 20), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    return image
+
+
+@pytest.mark.parametrize(
+    "image, name, options, expected",
+    [
+        (Image.new("L", (20, 20), 77), "image.png", {}, [77, 77, 77]),
+        (Image.new("1", (20, 20), 1), "image.png", {}, [255, 255, 255]),
+        (Image.new("LA", (20, 20), (0, 0)), "image.png", {}, [255, 255, 255]),
+        (Image.new("LA", (20, 20), (77, 255)), "image.png", {}, [77, 77, 77]),
+        (Image.new("RGBA", (20, 20), (255, 0, 0, 128)), "image.png", {}, [255, 127, 127]),
+        (Image.new("RGBA", (20, 20), (9, 9, 9, 0)), "image.png", {}, [255, 255, 255]),
+        (paletted(), "image.png", {}, [10, 200, 30]),
+        (paletted(), "image.png", {"transparency": 1}, [255, 255, 255]),
+        (Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "image.jpg", {"quality": 100}, [254, 0, 0]),
+        (Image.fromarray(np.full((20, 20), 257 * 77, np.uint16)), "image.png", {}, [77, 77, 77]),
+        (Image.fromarray(np.full((20, 20), 65535, np.uint16)), "image.tif", {}, [255, 255, 255]),
+    ],
+    ids=["L", "1", "LA clear", "LA", "RGBA half", "RGBA clear", "P", "P clear", "CMYK", "16 bit", "16 bit tiff"],
+)
+def test_modes(tmp_path: Path, image: Image.Image, name: str, options: dict, expected: list[int]) -> None:
+    assert color(loaded(saved(image, tmp_path / name, **options))) == pytest.approx(expected, abs=1)
+
+
+def test_exif_orientation_is_respected(tmp_path: Path) -> None:
+    array = np.zeros((20, 20, 3), np.uint8)
+    array[:10] = 255
+    image = Image.fromarray(array)
+    exif = image.getexif()
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise to show
+    pixels = loaded(saved(image, tmp_path / "image.png", exif=exif), 20)
+    assert pixels[:, :, -1].mean() > 0.9
+    assert pixels[:, :, 0].mean() < -0.9
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (3000, 2)])
+def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+    assert color(loaded(saved(Image.new("RGB", size, (1, 2, 3)), tmp_path / "image.png"))) == [1, 2, 3]
+
+
+def test_of_an_animation_the_first_picture(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (20, 20), name) for name in ("red", "blue")]
+    path = saved(frames[0], tmp_path / "image.gif", save_all=True, append_images=frames[1:])
+    assert color(loaded(path)) == [255, 0, 0]
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-600])
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (truncate, "cannot be decoded .*truncated"),
+        (lambda path: path.write_text("this is text"), "cannot be decoded .*cannot identify"),
+        (lambda path: path.write_bytes(b""), "cannot be decoded"),
+        (lambda path: Image.fromarray(np.zeros((20, 20), np.float32)).save(path, "TIFF"), "has PIL's mode F"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_id(tmp_path: Path, damage, message: str) -> None:
+    path = saved(noise_image(64, 64), tmp_path / "image.jpg")
+    damage(path)
+    with pytest.raises(UserError, match=rf"^image 42: .*image\.jpg: {message}"):
+        loaded(path)
+
+
+@pytest.mark.parametrize("side", [8001, 10_000, 14_000])
+def test_a_bomb_is_refused_before_it_is_decoded(
+    tmp_path: Path, side: int, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = saved(Image.new("1", (side, side)), tmp_path / "image.png")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    monkeypatch.setattr(images_module, "to_rgb", lambda image: pytest.fail("decoded"))
+    with pytest.raises(UserError, match=r"^image 42: .*more than 64000000"):
+        loaded(path)

@@ -1,0 +1,28 @@
+"""The labelled sheet: every image is on it, pixel for pixel, in reading order."""
+
+import numpy as np
+
+from ifvit.sampling.grid import MARGIN, labelled_grid
+
+
+def test_every_image_is_on_the_sheet() -> None:
+    images = np.zeros((5, 64, 64, 3), np.uint8) + (np.arange(5, dtype=np.uint8) * 40 + 20)[:, None, None, None]
+    sheet = np.asarray(labelled_grid(images, [f"prompt {number}" for number in range(5)], "a title"))
+    first_rows = [np.argwhere((sheet == 20 + 40 * number).all(axis=-1))[0] for number in range(5)]
+    areas = [(sheet == 20 + 40 * number).all(axis=-1).sum() for number in range(5)]
+    assert all(
+        192 * 192 <= area < 192 * 192 + 50 for area in areas
+    )  # three times enlarged; labels add a few grey pixels
+    assert [tuple(row) for row in first_rows] == sorted(tuple(row) for row in first_rows)
+
+
+def test_large_images_are_not_enlarged() -> None:
+    sheet = labelled_grid(np.zeros((1, 256, 256, 3), np.uint8), ["x"])
+    assert sheet.width == 256 + 2 * MARGIN
+
+
+def test_long_labels_wrap_and_make_room() -> None:
+    images = np.zeros((2, 200, 200, 3), np.uint8)
+    short, long = labelled_grid(images, ["a", "b"]), labelled_grid(images, ["a", "many words " * 20])
+    assert long.width == short.width
+    assert long.height > short.height
