@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ifvit.benchmark.plain_engine import PlainEngine
-from ifvit.config.schema import Recipe
+from ifvit.config.schema import ModelConfig, Recipe
 from ifvit.data.batch import Batch
 from ifvit.diffusion.objective import Objective
 from ifvit.diffusion.schedule import NoiseSchedule
@@ -67,19 +67,24 @@ def make_stepper(recipe: Recipe, batch_size: int, device: torch.device) -> Calla
     objective = Objective(
         NoiseSchedule(recipe.diffusion, device), 1.0, null_prompt_embeds, seed=recipe.seed, global_batch_size=batch_size
     )
-    batch = Batch(
-        moments=torch.randn(batch_size, 2 * shape.in_channels, shape.sample_size, shape.sample_size, device=device),
-        prompt_embeds=torch.randn(batch_size, shape.num_text_tokens, shape.text_hidden_size, device=device),
-        input_ids=None,
-        is_dropped=torch.zeros(batch_size, dtype=torch.bool, device=device),
-        sample_ids=torch.arange(batch_size, device=device),
-    )
+    batch = synthetic_batch(shape, batch_size, device)
 
     def step() -> None:
         engine.backward(objective.loss(engine.model, batch, objective.draw(0, batch)))
         engine.step(recipe.optimizer.learning_rate)
 
     return step
+
+
+def synthetic_batch(shape: ModelConfig, batch_size: int, device: torch.device) -> Batch:
+    """A batch of normal numbers, from torch's global generator."""
+    return Batch(
+        moments=torch.randn(batch_size, 2 * shape.in_channels, shape.sample_size, shape.sample_size, device=device),
+        prompt_embeds=torch.randn(batch_size, shape.num_text_tokens, shape.text_hidden_size, device=device),
+        input_ids=None,
+        is_dropped=torch.zeros(batch_size, dtype=torch.bool, device=device),
+        sample_ids=torch.arange(batch_size, device=device),
+    )
 
 
 def synchronise(device: torch.device) -> None:

@@ -1,14 +1,18 @@
 """Real commands in processes of their own, on a drawn folder and the smallest recipe."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
 
+from ifvit.commands.main import main
 from ifvit.config.loading import merged
 from tests.drawn_coco import draw_coco, tiny_values
 
@@ -30,6 +34,26 @@ def command(repository: Path) -> Command:
         )
         assert completed.returncode == code, completed.stdout + completed.stderr
         return completed
+
+    return run
+
+
+@pytest.fixture
+def ifvit_main(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`ifvit_main("sample", ...)` runs the command in this process, which has the imports done.
+
+    Not for two trainings: DeepSpeed keeps the first one's process group.
+    """
+
+    def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(repository)
+        texts = [str(argument) for argument in arguments]
+        out, err = io.StringIO(), io.StringIO()
+        # The process group leaves its address in the environment.
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.dict(os.environ):
+            returned = main(texts)
+        assert returned == code, out.getvalue() + err.getvalue()
+        return subprocess.CompletedProcess(texts, returned, out.getvalue(), err.getvalue())
 
     return run
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ifvit.checkpoint.layout import rank_file
+from ifvit.commands.main import VERBS
 from tests.integration.conftest import Command
 
 
@@ -38,13 +39,13 @@ def one_line(stderr: str) -> str:
         ("train.init_from=/nowhere", "/nowhere: no model here"),
     ],
 )
-def test_training(override: str, message: str, tiny_recipe_file: Path, tmp_path: Path, command: Command) -> None:
+def test_training(override: str, message: str, tiny_recipe_file: Path, tmp_path: Path, ifvit_main: Command) -> None:
     sets = [part for each in override.split("\n") for part in ("--set", each)]
-    refused = command("ifvit", "train", tiny_recipe_file, "--set", f"runtime.runs_root={tmp_path}", *sets, code=2)
+    refused = ifvit_main("train", tiny_recipe_file, "--set", f"runtime.runs_root={tmp_path}", *sets, code=2)
     assert message in one_line(refused.stderr)
 
 
-def test_shards_of_another_autoencoder(tiny_recipe_file: Path, tmp_path: Path, command: Command) -> None:
+def test_shards_of_another_autoencoder(tiny_recipe_file: Path, tmp_path: Path, ifvit_main: Command) -> None:
     from diffusers import AutoencoderKL
 
     from ifvit.encoders.random_weights import random_autoencoder_folder
@@ -53,7 +54,7 @@ def test_shards_of_another_autoencoder(tiny_recipe_file: Path, tmp_path: Path, c
     other.decoder.conv_out.bias.data += 1
     other.save_pretrained(tmp_path / "vae")
     sets = ["--set", f"runtime.runs_root={tmp_path}", "--set", f"encoders.autoencoder={tmp_path / 'vae'}"]
-    refused = command("ifvit", "train", tiny_recipe_file, *sets, code=2)
+    refused = ifvit_main("train", tiny_recipe_file, *sets, code=2)
     assert f"encoders.autoencoder: {tmp_path / 'vae'} has other content" in one_line(refused.stderr)
     assert not (tmp_path / "tiny").exists()  # refused before anything was made
 
@@ -65,39 +66,39 @@ def test_shards_of_another_autoencoder(tiny_recipe_file: Path, tmp_path: Path, c
         (["--out", "x", "--prompt", "a", "--step", "7"], "no checkpoint of step 7, only of 1, 2"),
         (
             ["--out", "x", "--prompt", "a", "--num-inference-steps", "2"],
-            "num_inference_steps: is 2, must be at least 3",
+            "--num-inference-steps: is 2, must be at least 3",
         ),
-        (["--out", "x", "--prompt", "a", "--guidance-scale", "-1"], "guidance_scale: is -1"),
+        (["--out", "x", "--prompt", "a", "--guidance-scale", "-1"], "--guidance-scale: is -1"),
         (["--out", "x", "--prompts-file", "/nowhere"], "--prompts-file /nowhere: cannot be read"),
     ],
 )
-def test_sampling(arguments: list[str], message: str, short_run: Path, command: Command) -> None:
-    assert message in one_line(command("ifvit", "sample", short_run, *arguments, code=2).stderr)
+def test_sampling(arguments: list[str], message: str, short_run: Path, ifvit_main: Command) -> None:
+    assert message in one_line(ifvit_main("sample", short_run, *arguments, code=2).stderr)
 
 
-def test_sampling_what_is_no_run(tmp_path: Path, command: Command) -> None:
+def test_sampling_what_is_no_run(tmp_path: Path, ifvit_main: Command) -> None:
     for folder, message in ((tmp_path, "is a folder but no run"), (tmp_path / "gone", "no such run")):
-        refused = command("ifvit", "sample", folder, "--prompt", "a", "--out", tmp_path / "out", code=2)
+        refused = ifvit_main("sample", folder, "--prompt", "a", "--out", tmp_path / "out", code=2)
         assert message in one_line(refused.stderr)
 
 
-def test_a_damaged_checkpoint_is_passed_over_by_name(short_run: Path, tmp_path: Path, command: Command) -> None:
+def test_a_damaged_checkpoint_is_passed_over_by_name(short_run: Path, tmp_path: Path, ifvit_main: Command) -> None:
     shutil.copytree(short_run, tmp_path / "tiny")
     newest = tmp_path / "tiny/checkpoints/step-00000002" / rank_file(0)
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
-    arguments = ["ifvit", "sample", tmp_path / "tiny", "--prompt", "a", "--out", tmp_path / "out"]
-    taken = command(*arguments)
+    arguments = ["sample", tmp_path / "tiny", "--prompt", "a", "--out", tmp_path / "out"]
+    taken = ifvit_main(*arguments)
     assert "rejected checkpoint" in taken.stderr and "step-00000002: rank-00000.safetensors" in taken.stderr
     assert "step 1" in json.loads((tmp_path / "out/samples.json").read_text())["weights"]
     (tmp_path / "tiny/checkpoints/step-00000001/manifest.json").unlink()
-    assert "no checkpoint is intact" in one_line(command(*arguments, code=2).stderr)
+    assert "no checkpoint is intact" in one_line(ifvit_main(*arguments, code=2).stderr)
 
 
 def test_verbs(command: Command) -> None:
     assert "unknown verb" in command("ifvit", "trian", code=2).stderr
     overview = command("ifvit").stdout
-    for verb in ("validate", "flops", "train", "sample", "export", "import-weights", "bench"):
+    for verb in VERBS:
         assert f"  {verb} " in overview
         assert "usage: ifvit " + verb in command("ifvit", verb, "--help").stdout

@@ -100,12 +100,12 @@ def test_two_ranks_under_torchrun_give_the_same_curve(
 
 
 def test_more_steps_are_asked_for_with_the_same_command(
-    finished_run: Path, tiny_recipe_file: Path, command: Command
+    finished_run: Path, tiny_recipe_file: Path, ifvit_main: Command
 ) -> None:
     sets = ["--set", f"runtime.runs_root={finished_run.parent}"]
-    again = command("ifvit", "train", tiny_recipe_file, *sets)
+    again = ifvit_main("train", tiny_recipe_file, *sets)
     assert "at step 12 of 12, nothing left to do" in again.stdout
-    refused = command("ifvit", "train", tiny_recipe_file, *sets, "--set", "seed=5", code=2)
+    refused = ifvit_main("train", tiny_recipe_file, *sets, "--set", "seed=5", code=2)
     assert "seed is 1234 there and 5 here" in refused.stderr
     assert "Traceback" not in refused.stderr
 
@@ -133,10 +133,10 @@ def test_samples_are_pngs_a_grid_and_their_protocol(samples: Path) -> None:
 
 
 def test_an_image_does_not_depend_on_its_batch(
-    finished_run: Path, samples: Path, tmp_path: Path, command: Command
+    finished_run: Path, samples: Path, tmp_path: Path, ifvit_main: Command
 ) -> None:
-    command(
-        "ifvit", "sample", finished_run, "--prompt", "Two cats.", "--guidance-scale", 4, "--num-inference-steps", 10,
+    ifvit_main(
+        "sample", finished_run, "--prompt", "Two cats.", "--guidance-scale", 4, "--num-inference-steps", 10,
         "--seed", 3, "--out", tmp_path,
     )  # fmt: skip
     assert np.abs(pixels(tmp_path)[0] - pixels(samples)[1]).max() <= 1
@@ -161,10 +161,10 @@ def test_an_export_gives_the_same_images_without_the_run(
 
 
 def test_training_starts_from_an_export(
-    finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, command: Command
+    finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, command: Command, ifvit_main: Command
 ) -> None:
     export = tmp_path / "export"
-    command("ifvit", "export", finished_run, "--out", export)
+    ifvit_main("export", finished_run, "--out", export)
     sets = [f"runtime.runs_root={tmp_path}", f"train.init_from={export}", "train.max_steps=1", "sampling.prompts=[]"]
     command("ifvit", "train", tiny_recipe_file, *(part for each in sets for part in ("--set", each)))
     start, exported = weights(tmp_path / "tiny"), ifvit.load_model(export).state_dict()

@@ -1,0 +1,198 @@
+"""Everything that only a GPU shows, in one command under ten minutes: results as JSON.
+
+    python -m ifvit.benchmark.gpu_check --out gpu-check.json
+
+1. Attention: every backend at the paper's shapes against float32 math, output and gradient, with its time.
+2. Engine: the paper's four cells in bf16 at ZeRO 1 on synthetic batches: step time, samples/s, TFLOP/s, memory.
+3. Parity: bf16 against float32 losses over the same steps; and the same steps again, bit for bit.
+
+It uses neither shards nor encoders. A GPU number is only written by the run that measured it.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ifvit.benchmark.step_time import synchronise, synthetic_batch
+from ifvit.config.errors import UserError
+from ifvit.config.schema import DiffusionConfig, ModelConfig, OptimizerConfig, RuntimeConfig, TrainConfig
+from ifvit.diffusion.objective import Objective
+from ifvit.diffusion.schedule import NoiseSchedule
+from ifvit.model.attention import BACKENDS, backend_failure, math_attention, output_and_gradients, set_attention_backend
+from ifvit.model.flops import count_flops
+from ifvit.model.uvit import UViT
+from ifvit.runtime.distributed import find_ranks, start_process_group, stop_process_group, training_device
+from ifvit.runtime.environment import gpu_names, package_versions
+from ifvit.runtime.files import write_atomically
+from ifvit.training.ema import Ema
+from ifvit.training.engine import DeepSpeedEngine
+
+EARLY: dict[str, Any] = {"schedule": "early"}
+INTERMEDIATE: dict[str, Any] = {"schedule": "intermediate", "num_image_blocks": 4, "num_text_blocks": 1}
+CELLS = {
+    "concat_early": ("concat", EARLY),
+    "concat_intermediate": ("concat", INTERMEDIATE),
+    "cross_early": ("cross_attention", EARLY),
+    "cross_intermediate": ("cross_attention", INTERMEDIATE),
+}
+LENGTHS = {"image": (257, 257), "concat": (334, 334), "cross_attention": (257, 334), "text": (77, 77)}  # queries, keys
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ifvit.benchmark.gpu_check", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--out", type=Path, default=Path("gpu-check.json"), help="default: gpu-check.json")
+    parser.add_argument("--batch-size", type=int, default=256, help="default: 256, the paper's")
+    parser.add_argument("--steps", type=int, default=50, help="measured steps of each cell; default: 50")
+    parser.add_argument("--allow-cpu", action="store_true", help="run on a CPU too, to check this script itself")
+    options = parser.parse_args(arguments)
+    ranks = find_ranks()
+    device = training_device(ranks)
+    if device.type != "cuda" and not options.allow_cpu:
+        print("error: no CUDA GPU here; --allow-cpu runs the checks on the CPU, at a small size", file=sys.stderr)
+        return 2
+    start_process_group(ranks, device, timeout_seconds=600)
+    try:
+        report = {
+            "date": time.strftime("%Y-%m-%d"),
+            "device": gpu_names()[0] if device.type == "cuda" else f"cpu ({platform.machine()})",
+            "packages": package_versions(),
+            "attention": check_attention(device),
+            "cells": {name: measure_cell(name, device, options.batch_size, options.steps) for name in CELLS},
+            "parity": check_parity(device),
+        }
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        stop_process_group()
+    write_atomically(options.out, (json.dumps(report, indent=2) + "\n").encode())
+    print(f"wrote {options.out}")
+    return 0
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def check_attention(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> list[dict[str, Any]]:
+    """Per backend and shape: why it fails or None, the largest error against float32, seconds forward and backward."""
+    batch, heads = (64, 8) if device.type == "cuda" else (2, 2)
+    rows = []
+    for name, function in BACKENDS.items():
+        failure = backend_failure(name, device, dtype)
+        for place, (queries, keys) in LENGTHS.items():
+            row: dict[str, Any] = {"backend": name, "shape": place, "failure": failure}
+            if failure is None:
+                generator = torch.Generator(device).manual_seed(0)
+                probes = [
+                    torch.randn(batch, heads, length, 64, generator=generator, device=device)
+                    for length in (queries, keys, keys)
+                ]
+                rounded = [probe.to(dtype) for probe in probes]
+                measured = output_and_gradients(function, rounded)
+                exact = output_and_gradients(math_attention, [probe.float() for probe in rounded])
+                errors = zip(measured, exact, strict=True)
+                row["max_error"] = max((ours.float() - theirs).abs().max().item() for ours, theirs in errors)
+                row["seconds"] = median_seconds(lambda: output_and_gradients(function, rounded), device, 20)  # noqa: B023
+            rows.append(row)
+            say(f"attention {name:9} {place:16} {failure or row['max_error']}")
+    return rows
+
+
+def measure_cell(name: str, device: torch.device, batch_size: int, steps: int) -> dict[str, Any]:
+    """Step time of the whole engine (forward, backward, AdamW, EMA) in bf16 at ZeRO 1."""
+    conditioning, fusion = CELLS[name]
+    size: dict[str, Any] = {"conditioning": conditioning, "fusion": fusion}
+    if device.type != "cuda":
+        size |= {"hidden_size": 64, "num_attention_heads": 2, "sample_size": 8}
+        batch_size, steps = 4, 3
+    config = ModelConfig.model_validate(size)
+    backend = set_attention_backend("auto", device, torch.bfloat16)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    step, _ = make_step(config, device, batch_size, "bf16")
+    seconds = median_seconds(step, device, steps)
+    samples_per_second = batch_size / seconds
+    result = {
+        "attention_backend": backend,
+        "batch_size": batch_size,
+        "seconds_per_step": seconds,
+        "samples_per_second": samples_per_second,
+        "model_tflops_per_second": 3 * count_flops(config)["gflops_with_attention"] * samples_per_second / 1000,
+        "peak_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
+    }
+    say(f"{name}: {seconds:.4f} s/step, {samples_per_second:.0f} samples/s")
+    return result
+
+
+def check_parity(device: torch.device, steps: int = 50) -> dict[str, Any]:
+    """Losses of a small model over `steps` steps: bf16 twice, and float32."""
+    config = ModelConfig.model_validate({"sample_size": 16, "hidden_size": 128, "num_attention_heads": 2, "depth": 4,
+                                         "fusion": {**INTERMEDIATE, "num_image_blocks": 1}})  # fmt: skip
+    curves = {}
+    for run, precision in (("bf16", "bf16"), ("bf16 again", "bf16"), ("fp32", "fp32")):
+        step, losses = make_step(config, device, 16, precision)
+        for _ in range(steps):
+            step()
+        curves[run] = torch.stack(losses).tolist()
+    differences = [abs(ours - theirs) for ours, theirs in zip(curves["bf16"], curves["fp32"], strict=True)]
+    say(f"parity: bf16 within {max(differences):.2e} of float32, repeats: {curves['bf16'] == curves['bf16 again']}")
+    return {
+        "steps": steps,
+        "bf16_repeats_bit_for_bit": curves["bf16"] == curves["bf16 again"],
+        "max_difference_bf16_fp32": max(differences),
+        "last_losses": {run: curve[-1] for run, curve in curves.items()},
+    }
+
+
+def make_step(
+    config: ModelConfig, device: torch.device, batch_size: int, precision: str
+) -> tuple[Any, list[torch.Tensor]]:
+    """A function that trains one step on the same synthetic batch, and the list it appends the losses to."""
+    torch.manual_seed(0)
+    train = TrainConfig.model_validate(
+        {"global_batch_size": batch_size, "micro_batch_size": batch_size, "precision": precision}
+    )
+    optimizer = OptimizerConfig()
+    engine = DeepSpeedEngine(UViT(config).to(device), train, optimizer, RuntimeConfig(), world_size=1)
+    ema = Ema(engine.fragments, [0.9999])
+    null_prompt_embeds = torch.zeros(config.num_text_tokens, config.text_hidden_size, device=device)
+    objective = Objective(
+        NoiseSchedule(DiffusionConfig(), device), 1.0, null_prompt_embeds, seed=0, global_batch_size=batch_size
+    )
+    batch = synthetic_batch(config, batch_size, device)
+    losses: list[torch.Tensor] = []
+
+    def step() -> None:
+        loss = objective.loss(engine.model, batch, objective.draw(len(losses), batch))
+        engine.backward(loss)
+        engine.step(optimizer.learning_rate)
+        ema.update()
+        losses.append(loss.detach())
+
+    return step, losses
+
+
+def median_seconds(function: Any, device: torch.device, repetitions: int) -> float:
+    """Median over `repetitions` calls, each waited for, after three that are not counted."""
+    seconds = []
+    for repetition in range(repetitions + 3):
+        synchronise(device)
+        start = time.perf_counter()
+        function()
+        synchronise(device)
+        if repetition >= 3:
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
