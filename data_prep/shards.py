@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.coco import CaptionedImage, read_coco
+from ifvit.config.arguments import add_recipe_arguments
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import Recipe
@@ -23,10 +24,7 @@ MAX_TOKENS = 65536
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="YAML file")
-    parser.add_argument(
-        "--set", metavar="A.B=C", action="append", default=[], dest="overrides", help="change a field of the recipe"
-    )
+    add_recipe_arguments(parser)
     parser.add_argument("--split", metavar="NAME", help="instead of data.split: train, val, ...")
     parser.add_argument("--out", metavar="DIR", help="instead of data.shards_root; shards go to DIR/{split}")
 

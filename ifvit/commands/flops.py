@@ -8,7 +8,7 @@ products inside attention.
 import argparse
 import json
 
-from ifvit.commands.recipe_arguments import add_recipe_arguments, recipe_from
+from ifvit.config.arguments import add_recipe_arguments, recipe_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

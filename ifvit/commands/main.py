@@ -1,14 +1,12 @@
-"""The `ifvit` command: finds the verb, imports only what that verb needs, and turns errors into exit codes.
+"""The `ifvit` command.
 
-Exit codes: 0 done, 1 our fault, 2 the user's, 3 the loss became non-finite.
+Exit codes: 0 done, 1 our fault, 2 the user's, 3 the loss became non-finite, 75 interrupted and saved.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
-from ifvit.config.errors import UserError
+from ifvit.config.verbs import run_verb
 
 VERBS = {
     "validate": "check a recipe and print it with every default filled in",
@@ -21,36 +19,9 @@ VERBS = {
 }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run `ifvit ARGUMENTS` and return its exit code."""
-    verb = arguments[0] if arguments else ""
-    if verb not in VERBS:
-        return print_overview(verb)
-    module = import_module(f"ifvit.commands.{verb.replace('-', '_')}")
-    parser = argparse.ArgumentParser(prog=f"ifvit {verb}", description=module.__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    module.add_arguments(parser)
-    try:
-        return int(module.run(parser.parse_args(arguments[1:])) or 0)
-    except UserError as error:
-        for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 2
-
-
-def print_overview(verb: str) -> int:
-    lines = ["usage: ifvit VERB ...   (ifvit VERB --help tells more)", ""]
-    lines += [f"  {name:16}{what}" for name, what in VERBS.items()]
-    if verb in ("", "-h", "--help"):
-        print("\n".join(lines))
-        return 0
-    if verb == "--version":
-        import ifvit
-
-        print(ifvit.__version__)
-        return 0
-    print(f"error: {verb}: unknown verb, must be one of {', '.join(VERBS)}", file=sys.stderr)
-    return 2
+def main(argv: Sequence[str]) -> int:
+    """Run `ifvit ARGV` and return its exit code."""
+    return run_verb("ifvit", "ifvit.commands", VERBS, argv)
 
 
 def entry_point() -> None:

@@ -78,9 +78,12 @@ class RunReport:
         self.progress.close()
         if self.tracker:
             is_failure = error_type is not None and issubclass(error_type, Exception)
-            self.tracker.finish("FAILED" if is_failure else "FINISHED" if error_type is None else "KILLED")
+            is_finished = error_type is None and self.state.stop_reason is None
+            self.tracker.finish("FAILED" if is_failure else "FINISHED" if is_finished else "KILLED")
         if error_type is None:
-            self.say(f"{self.directory.path}: step {self.state.step}, {self.state.samples_seen:,} samples seen")
+            line = f"{self.directory.path}: step {self.state.step}, {self.state.samples_seen:,} samples seen"
+            reason = self.state.stop_reason
+            self.say(f"{line}; stopped by {reason} and saved, the same command goes on" if reason else line)
 
     def grid_written(self, path: Path, step: int) -> None:
         """A sample grid is there: show it in MLflow, say where it lies."""

@@ -13,8 +13,8 @@ import torch
 from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.checkpoint.load import Checkpoint, check_model, newest_checkpoint, read_weights, restore_state
 from ifvit.checkpoint.manifest import read_manifest
-from ifvit.commands.recipe_arguments import add_recipe_arguments, recipe_from
 from ifvit.commands.run_report import RunReport
+from ifvit.config.arguments import add_recipe_arguments, recipe_from
 from ifvit.config.schema import Recipe
 from ifvit.data.loader import BatchLoader
 from ifvit.data.online_text import with_prompt_embeds
@@ -39,8 +39,10 @@ from ifvit.training.engine import DeepSpeedEngine, num_micro_batches
 from ifvit.training.loop import train
 from ifvit.training.metrics import MetricsHook, NonFiniteLossError
 from ifvit.training.state import Hook, TrainState
+from ifvit.training.stopping import StopHook
 
 NON_FINITE_EXIT_CODE = 3
+INTERRUPTED_EXIT_CODE = 75  # saved; the same command goes on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +116,7 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
         except NonFiniteLossError as stop:
             print(f"stopped: {stop}; the last checkpoint is from before", file=sys.stderr)
             return NON_FINITE_EXIT_CODE
-    return 0
+    return 0 if state.stop_reason is None else INTERRUPTED_EXIT_CODE
 
 
 def make_hooks(
@@ -128,10 +130,11 @@ def make_hooks(
     device: torch.device,
     report: RunReport | None,
 ) -> list[Hook]:
-    """Metrics first, so that a step is in the log before a checkpoint says it is done; then checkpoints, then grids."""
+    """Metrics before checkpoints, so that a step is in the log before a checkpoint says it is done."""
     forward_gflops = count_flops(recipe.model)["gflops_with_attention"]
     log, progress = (report.log, report.progress) if report else (None, None)
     hooks: list[Hook] = [
+        StopHook(ranks),
         MetricsHook(recipe, ranks, forward_gflops, log, progress),
         CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks),
     ]

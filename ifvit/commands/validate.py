@@ -2,7 +2,7 @@
 
 import argparse
 
-from ifvit.commands.recipe_arguments import add_recipe_arguments, recipe_from
+from ifvit.config.arguments import add_recipe_arguments, recipe_from
 from ifvit.config.loading import resolved_yaml
 
 

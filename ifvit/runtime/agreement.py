@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from ifvit.config.errors import UserError
+from ifvit.config.verbs import USER_ERROR_EXIT_CODE
 from ifvit.runtime.distributed import Ranks
 
 Result = TypeVar("Result")
-USER_ERROR_EXIT_CODE = 2
 
 
 @contextmanager

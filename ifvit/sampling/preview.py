@@ -53,7 +53,7 @@ class PreviewHook:
             self.write_grid(state.step)
 
     def on_stop(self, state: TrainState) -> None:
-        if state.step > self.sampled_step:
+        if state.step > self.sampled_step and state.stop_reason is None:  # an interrupted run has no time for pictures
             self.write_grid(state.step)
 
     def write_grid(self, step: int) -> None:

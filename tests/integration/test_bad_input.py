@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from ifvit.checkpoint.layout import rank_file
-from ifvit.commands.main import VERBS
 from tests.integration.conftest import Command
 
 
@@ -94,11 +93,3 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(short_run: Path, tmp_path: 
     assert "step 1" in json.loads((tmp_path / "out/samples.json").read_text())["weights"]
     (tmp_path / "tiny/checkpoints/step-00000001/manifest.json").unlink()
     assert "no checkpoint is intact" in one_line(ifvit_main(*arguments, code=2).stderr)
-
-
-def test_verbs(command: Command) -> None:
-    assert "unknown verb" in command("ifvit", "trian", code=2).stderr
-    overview = command("ifvit").stdout
-    for verb in VERBS:
-        assert f"  {verb} " in overview
-        assert "usage: ifvit " + verb in command("ifvit", verb, "--help").stdout

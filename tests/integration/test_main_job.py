@@ -59,8 +59,14 @@ def test_a_run_is_a_directory_that_explains_itself(finished_run: Path) -> None:
     assert "Random weights in the autoencoder and the text encoder" in attempt["encoders_notice"]
 
 
-def test_a_killed_run_goes_on_to_the_undisturbed_result(
-    finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, repository: Path, command: Command
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM], ids=lambda sent: sent.name)
+def test_an_interrupted_run_goes_on_to_the_undisturbed_result(
+    sent: signal.Signals,
+    finished_run: Path,
+    tiny_recipe_file: Path,
+    tmp_path: Path,
+    repository: Path,
+    command: Command,
 ) -> None:
     arguments = ["ifvit", "train", str(tiny_recipe_file), "--set", f"runtime.runs_root={tmp_path}"]
     process = subprocess.Popen(
@@ -72,10 +78,12 @@ def test_a_killed_run_goes_on_to_the_undisturbed_result(
     while not (run / "checkpoints/step-00000004/manifest.json").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(sent)
+    assert process.wait() == (75 if sent == signal.SIGTERM else -sent)
     reached = newest_checkpoint(run / "checkpoints")
-    assert reached is not None and reached.manifest.step < 12, "killed too late to show anything"
+    assert reached is not None and reached.manifest.step < 12, "stopped too late to show anything"
+    if sent == signal.SIGTERM:
+        assert reached.manifest.step == curve(run)[-1]["step"]  # saved where it was
     resumed = command(*arguments)
     assert f"resumed at step {reached.manifest.step}" in resumed.stderr
     assert curve(run) == curve(finished_run)

@@ -30,7 +30,9 @@ CLEARLY = 4.0  # the nearest other image is at least this many times farther tha
 
 
 def command(*arguments: str) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    # All cores for one cell, or shared between the cells that pytest-xdist runs at once.
+    threads = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     subprocess.run([sys.executable, "-m", *arguments], check=True, env=environment, stdout=sys.stderr)
 
 
@@ -67,7 +69,7 @@ def test_each_caption_gives_its_own_image(cell: str, test_data: Path, repository
         "sampling.prompts=[]",
         "checkpoint.every_steps=500",
         "tracking.mlflow=false",
-        "train.max_steps=1500",
+        "train.max_steps=1000",
         *CELLS[cell],
     ]
     sets = [part for override in overrides for part in ("--set", override)]

@@ -1,0 +1,45 @@
+"""One way to run a verb of a command line: import only its module, and turn mistakes into lines and exit codes.
+
+A verb is a module with `add_arguments(parser)` and `run(arguments)`; its docstring is its help.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from ifvit.config.errors import UserError
+
+USER_ERROR_EXIT_CODE = 2
+CTRL_C_EXIT_CODE = 130
+
+
+def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequence[str]) -> int:
+    """Run the verb that `argv` begins with, the module of that name in `package`; `verbs` says what each one does.
+
+    Returns what the verb's `run` gives (None is 0), 2 for a mistake of the user's, 130 after Ctrl-C.
+    """
+    verb = argv[0] if argv else "--help"
+    if verb in ("-h", "--help"):
+        print(f"usage: {program} VERB ...   ({program} VERB --help explains one)\n")
+        print("\n".join(f"  {name:16}{text}" for name, text in verbs.items()))
+        return 0
+    if verb not in verbs:
+        print(f"error: {verb}: unknown verb, must be one of {', '.join(verbs)}", file=sys.stderr)
+        return USER_ERROR_EXIT_CODE
+    module = importlib.import_module(f"{package}.{verb.replace('-', '_')}")
+    parser = argparse.ArgumentParser(
+        prog=f"{program} {verb}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    try:
+        return int(module.run(parser.parse_args(argv[1:])) or 0)
+    except UserError as error:
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return USER_ERROR_EXIT_CODE
+    except KeyboardInterrupt:
+        print("interrupted: what is finished stays, the same command goes on from there", file=sys.stderr)
+        return CTRL_C_EXIT_CODE
