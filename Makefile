@@ -79,7 +79,7 @@ test: $(STAMP)  ## all tests but `make memorise`; IFVIT_TEST_DATA=FOLDER adds th
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m "$(MARKS)"
 
 memorise: $(STAMP)  ## CELL=...: each of the four cells (or one) learns eight real images by heart; needs IFVIT_TEST_DATA
-	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m memorise $(if $(CELL),-k $(CELL),-n 2)
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m memorise -rP $(if $(CELL),-k $(CELL),-n 2)
 
 bench: $(STAMP)  ## time of a training step, cross_intermediate against concat_early
 	$(BIN)/ifvit bench step recipes/coco256/concat_early.yaml recipes/coco256/cross_intermediate.yaml

@@ -57,6 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
     start_process_group(ranks, device, recipe.runtime.watchdog_seconds)
     try:
         return run_training(recipe, ranks, device)
+    except NonFiniteLossError as stop:
+        if ranks.rank == 0:
+            print(f"stopped: {stop}; the last checkpoint is from before", file=sys.stderr)
+        return NON_FINITE_EXIT_CODE
     finally:
         stop_process_group()
 
@@ -111,11 +115,7 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
         )
         batches = (with_prompt_embeds(batch.to(device), encoders.text_encoder) for batch in loader)
         hooks = make_hooks(recipe, directory, shards, encoders, engine, ema, ranks, device, report)
-        try:
-            train(state, engine, objective, batches, ema, hooks, recipe.train, recipe.optimizer)
-        except NonFiniteLossError as stop:
-            print(f"stopped: {stop}; the last checkpoint is from before", file=sys.stderr)
-            return NON_FINITE_EXIT_CODE
+        train(state, engine, objective, batches, ema, hooks, recipe.train, recipe.optimizer)
     return 0 if state.stop_reason is None else INTERRUPTED_EXIT_CODE
 
 

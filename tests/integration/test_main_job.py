@@ -210,3 +210,16 @@ def test_mlflow_follows_one_run_through_a_restart(tiny_recipe_file: Path, tmp_pa
     assert len(run.data.tags["git_commit"]) >= 4
     artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert {"recipe.yaml", "environment.json", "images"} <= artifacts
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(
+    tiny_recipe_file: Path, tmp_path: Path, command: Command
+) -> None:
+    sets = [f"runtime.runs_root={tmp_path}", "optimizer.learning_rate=1.0e+30", "checkpoint.every_steps=1"]
+    arguments = [part for each in sets for part in ("--set", each)]
+    stopped = command("ifvit", "train", tiny_recipe_file, *arguments, code=3)
+    last = curve(tmp_path / "tiny")[-1]
+    assert not np.isfinite(last["loss"])
+    assert f"the loss is {last['loss']} at step {last['step']}" in stopped.stderr
+    checkpoint = newest_checkpoint(tmp_path / "tiny/checkpoints")
+    assert checkpoint is not None and checkpoint.manifest.step == last["step"] - 1

@@ -33,7 +33,8 @@ def command(*arguments: str) -> None:
     # All cores for one cell, or shared between the cells that pytest-xdist runs at once.
     threads = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    subprocess.run([sys.executable, "-m", *arguments], check=True, env=environment, stdout=sys.stderr)
+    done = subprocess.run([sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def eight_images(test_data: Path, root: Path) -> list[tuple[str, Path]]:
