@@ -57,7 +57,7 @@ def make_shards(recipe: Recipe) -> dict[str, Any]:
         raise UserError(
             f"encoders.tokenizer: has {num_tokens} tokens, shards store ids as uint16: at most {MAX_TOKENS}"
         )
-    folder = Path(recipe.data.shards_root).expanduser() / recipe.data.split
+    folder = Path(recipe.data.shards_root) / recipe.data.split
     settings = shard_settings(recipe, autoencoder, text_encoder)
     writer = ShardWriter(
         autoencoder,

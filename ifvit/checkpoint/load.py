@@ -12,7 +12,6 @@ from torch import Tensor
 from ifvit.checkpoint.layout import WEIGHTS, ema_kind, rank_file, saved_steps, step_folder, tensor_key
 from ifvit.checkpoint.manifest import DamagedCheckpointError, Manifest, verify
 from ifvit.config.errors import UserError
-from ifvit.config.schema import ModelConfig
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.fragments import MOMENTS
@@ -71,15 +70,6 @@ def newest_checkpoint(checkpoints: Path) -> Checkpoint | None:
             f"{checkpoints}: no checkpoint is intact ({'; '.join(rejected)}); restore one, or start under another name"
         )
     return None
-
-
-def check_model(checkpoint: Checkpoint, model: ModelConfig) -> None:
-    """Raises UserError unless the checkpoint is of a model of this shape."""
-    here = model.model_dump(mode="json")
-    there = checkpoint.manifest.model
-    if differing := [key for key in sorted(here.keys() | there.keys()) if here.get(key) != there.get(key)]:
-        fields = ", ".join(f"model.{key} is {there.get(key)} there and {here.get(key)} here" for key in differing)
-        raise UserError(f"{checkpoint.folder}: a checkpoint of another model: {fields}")
 
 
 def restore_state(checkpoint: Checkpoint, state: TrainState, engine: DeepSpeedEngine, ema: Ema) -> None:

@@ -25,6 +25,9 @@ def run(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}: is {getattr(arguments, name)}, must be at least 1")
     recipes = [load_recipe(path, arguments.overrides) for path in arguments.recipes]
+    backends = {recipe.runtime.attention_backend for recipe in recipes}
+    if len(backends) > 1:
+        raise UserError(f"runtime.attention_backend: is {', '.join(sorted(backends))}; give one for all with --set")
     import torch
 
     from ifvit.benchmark.step_time import measure_steps

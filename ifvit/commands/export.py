@@ -7,27 +7,31 @@ import argparse
 import shutil
 from pathlib import Path
 
-from ifvit.config.errors import UserError
+from ifvit.runtime.files import refuse_used_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder, runs/NAME")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the model folder to write")
     parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest intact one)")
+    parser.add_argument("--ema-decay", type=float, metavar="D", help="which average (default: the recipe's first)")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ifvit.checkpoint.load import chosen_checkpoint, read_weights
+    refuse_used_folder(arguments.out, "--out")
+    from ifvit.commands.trained_model import load_run, write_description
     from ifvit.model.weights import save_model
     from ifvit.runtime.run_directory import find_run
 
     run_directory = find_run(arguments.run)
-    if arguments.out.exists() and any(arguments.out.iterdir()):
-        raise UserError(f"{arguments.out}: is not empty; give --out another folder")
-    recipe = run_directory.read_recipe()
-    checkpoint = chosen_checkpoint(run_directory.checkpoints, arguments.step)
-    decay = recipe.ema.decays[0]
-    save_model(arguments.out, recipe.model, read_weights(checkpoint, decay))
-    shutil.copy(run_directory.recipe_file, arguments.out)
-    shutil.copy(run_directory.environment_file, arguments.out)
-    print(f"{arguments.out}: step {checkpoint.manifest.step}, EMA {decay}")
+    trained = load_run(run_directory, arguments.step, arguments.ema_decay)
+    unfinished = arguments.out.with_name(f".unfinished-{arguments.out.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    save_model(unfinished, trained.recipe.model, trained.model.state_dict())
+    shutil.copy(run_directory.recipe_file, unfinished)
+    shutil.copy(run_directory.environment_file, unfinished)
+    write_description(unfinished, trained.description)
+    if arguments.out.is_dir():
+        arguments.out.rmdir()
+    unfinished.rename(arguments.out)
+    print(f"{arguments.out}: {trained.description}")

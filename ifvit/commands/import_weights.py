@@ -6,7 +6,7 @@ Takes U-ViT's own text-to-image files and the fork's concat and cross variants. 
 import argparse
 from pathlib import Path
 
-from ifvit.config.errors import UserError
+from ifvit.runtime.files import refuse_used_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ifvit.model.uvit import UViT
     from ifvit.model.weights import load_weights, save_model
 
-    if arguments.out.exists() and any(arguments.out.iterdir()):
-        raise UserError(f"{arguments.out}: is not empty; give --out another folder")
+    refuse_used_folder(arguments.out, "--out")
     config, state_dict = import_reference_weights(arguments.file, arguments.reference_config)
     model = UViT(config)
     load_weights(model, state_dict, str(arguments.file))

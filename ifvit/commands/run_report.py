@@ -1,7 +1,5 @@
 """What rank 0 tells of a training run: opening lines, metrics.jsonl, MLflow, the progress display, closing line."""
 
-import hashlib
-import json
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +44,7 @@ class RunReport:
             ranks.world_size,
             attention_backend,
             {"autoencoder": encoders.autoencoder.identity, "text_encoder": encoders.text_encoder.identity},
-            hashlib.sha256(json.dumps(shards.index, sort_keys=True).encode()).hexdigest(),
+            shards.digest,
             encoders_notice=encoders.notice,
             first_step=state.step,
             **counted,
@@ -78,7 +76,7 @@ class RunReport:
         self.progress.close()
         if self.tracker:
             is_failure = error_type is not None and issubclass(error_type, Exception)
-            is_finished = error_type is None and self.state.stop_reason is None
+            is_finished = error_type is None and self.state.step >= self.recipe.train.max_steps
             self.tracker.finish("FAILED" if is_failure else "FINISHED" if is_finished else "KILLED")
         if error_type is None:
             line = f"{self.directory.path}: step {self.state.step}, {self.state.samples_seen:,} samples seen"

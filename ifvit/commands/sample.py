@@ -13,6 +13,10 @@ from typing import Any
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import SamplingConfig
+from ifvit.runtime.files import refuse_used_folder
+
+SAMPLES_FILE = "samples.json"
+GRID_FILE = "grid.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-inference-steps", type=int, metavar="N", help="network evaluations (default: recipe's)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="prompts at once (default: the recipe's)")
     parser.add_argument("--step", type=int, help="of a run's checkpoint (default: the newest intact one)")
+    parser.add_argument("--ema-decay", type=float, metavar="D", help="which of a run's averages (default: the first)")
     parser.add_argument("--recipe", metavar="RECIPE", help="for imported weights: encoders, scaling factor, solver")
     parser.add_argument("--set", dest="overrides", metavar="a.b=c", action="append", default=[], help="with --recipe")
 
 
 def run(arguments: argparse.Namespace) -> None:
     prompts = read_prompts(arguments)
+    remove_earlier_samples(arguments.out)
+    if arguments.overrides and not arguments.recipe:
+        raise UserError("--set: changes the recipe of --recipe, which is not given")
+    given = load_recipe(arguments.recipe, arguments.overrides) if arguments.recipe else None
     from ifvit.commands.trained_model import load_trained_model
+    from ifvit.diffusion.guidance import omega_from_guidance_scale
     from ifvit.encoders.loading import load_encoders
     from ifvit.model.attention import set_attention_backend
     from ifvit.runtime.distributed import Ranks, training_device
@@ -43,8 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ifvit.sampling.sampler import Sampler
 
     device = training_device(Ranks())
-    given = load_recipe(arguments.recipe, arguments.overrides) if arguments.recipe else None
-    trained = load_trained_model(arguments.source, given, arguments.step)
+    trained = load_trained_model(arguments.source, given, arguments.step, arguments.ema_decay)
     recipe = trained.recipe
     sampling = sampling_config(recipe.sampling, arguments)
     encoders = load_encoders(recipe, device)
@@ -61,12 +70,12 @@ def run(arguments: argparse.Namespace) -> None:
         sampling,
         device,
     )
-    scale = sampling.guidance_scale
+    guidance_scale, omega = sampling.guidance_scale, omega_from_guidance_scale(sampling.guidance_scale)
     protocol = {
         "source": str(arguments.source),
         "weights": trained.description,
-        "guidance_scale": scale,
-        "omega": scale - 1,
+        "guidance_scale": guidance_scale,
+        "omega": omega,
         "solver": sampling.solver,
         "num_inference_steps": sampling.num_inference_steps,
         "seed": arguments.seed,
@@ -75,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         "encoders_notice": encoders.notice,
     }
     print(
-        f"{trained.description}; guidance scale {scale:g} (the paper's omega {scale - 1:g}), {sampling.solver}, "
+        f"{trained.description}; guidance scale {guidance_scale:g} (the paper's omega {omega:g}), {sampling.solver}, "
         f"{sampling.num_inference_steps} evaluations, seed {arguments.seed}, {device.type}, attention: {backend}",
         file=sys.stderr,
     )
@@ -87,10 +96,20 @@ def run(arguments: argparse.Namespace) -> None:
         images = sampler.sample(repeated, arguments.seed, numbers, on_batch=progress.advance)
     arguments.out.mkdir(parents=True, exist_ok=True)
     files = write_images(arguments.out, images, repeated, numbers)
-    title = f"{trained.description}, guidance scale {scale:g}, seed {arguments.seed}. {encoders.notice}"
-    labelled_grid(images, repeated, title).save(arguments.out / "grid.png")
-    (arguments.out / "samples.json").write_text(json.dumps({**protocol, "images": files}, indent=2) + "\n")
+    title = f"{trained.description}, guidance scale {guidance_scale:g}, seed {arguments.seed}. {encoders.notice}"
+    labelled_grid(images, repeated, title).save(arguments.out / GRID_FILE)
+    (arguments.out / SAMPLES_FILE).write_text(json.dumps({**protocol, "images": files}, indent=2) + "\n")
     print(f"{len(images)} images and {arguments.out / 'grid.png'}")
+
+
+def remove_earlier_samples(out: Path) -> None:
+    """Take away what `ifvit sample` itself put into `out` before. Raises UserError where anything else is there."""
+    listing = out / SAMPLES_FILE
+    if listing.is_file():
+        earlier = [entry["file"] for entry in json.loads(listing.read_text())["images"]]
+        for name in (*earlier, GRID_FILE, SAMPLES_FILE):
+            (out / Path(name).name).unlink(missing_ok=True)
+    refuse_used_folder(out, "--out")
 
 
 def read_prompts(arguments: argparse.Namespace) -> list[str]:

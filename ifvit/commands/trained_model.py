@@ -1,17 +1,19 @@
 """A model to sample from, wherever it comes from: a run, an export, or imported weights with a recipe beside them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifvit.checkpoint.load import check_model, chosen_checkpoint, read_weights
+from ifvit.checkpoint.load import chosen_checkpoint, read_weights
 from ifvit.config.errors import UserError
 from ifvit.config.schema import Recipe
 from ifvit.encoders.loading import Encoders
 from ifvit.model.uvit import UViT
-from ifvit.model.weights import CONFIG_FILE, load_model, load_weights
+from ifvit.model.weights import CONFIG_FILE, check_same_model, load_model, load_weights
+from ifvit.runtime.environment import last_attempt
 from ifvit.runtime.run_directory import RunDirectory, find_run
+
+DESCRIPTION_FILE = "description.txt"
 
 
 @dataclass(frozen=True)
@@ -44,21 +46,33 @@ class TrainedModel:
                 )
 
 
-def load_trained_model(source: str, given: Recipe | None, step: int | None) -> TrainedModel:
-    """The model in `source`: a run (its first EMA, of `step` or the newest checkpoint) or a model folder.
+def load_trained_model(
+    source: str, given: Recipe | None = None, step: int | None = None, ema_decay: float | None = None
+) -> TrainedModel:
+    """The model in `source`: a run, of `step` or the newest checkpoint and of one of its averages, or a model folder.
 
-    A model folder without a recipe of its own takes `given`. Raises UserError where nothing usable is there.
+    A model folder without a recipe of its own takes `given`. Raises UserError where nothing usable is there, and for
+    an argument that `source` has no use for.
     """
     folder = Path(source)
-    if (folder / CONFIG_FILE).is_file():
-        return load_model_folder(folder, given)
-    run = find_run(source)
+    if not (folder / CONFIG_FILE).is_file():
+        if given is not None:
+            raise UserError(f"--recipe: {source} is a run and has its own recipe; leave --recipe out")
+        return load_run(find_run(source), step, ema_decay)
+    for option, value in (("--step", step), ("--ema-decay", ema_decay)):
+        if value is not None:
+            raise UserError(f"{option}: {source} holds one set of weights, only a run has several; leave {option} out")
+    return load_model_folder(folder, given)
+
+
+def load_run(run: RunDirectory, step: int | None, ema_decay: float | None) -> TrainedModel:
+    """The average `ema_decay` (None: the recipe's first) of a run's checkpoint."""
     recipe = run.read_recipe()
-    if given is not None:
-        raise UserError(f"--recipe: {source} is a run and has its own recipe; leave --recipe out")
+    decay = recipe.ema.decays[0] if ema_decay is None else ema_decay
+    if decay not in recipe.ema.decays:
+        raise UserError(f"--ema-decay: is {decay}, the run has {', '.join(map(str, recipe.ema.decays))}")
     checkpoint = chosen_checkpoint(run.checkpoints, step)
-    check_model(checkpoint, recipe.model)
-    decay = recipe.ema.decays[0]
+    check_same_model(checkpoint.manifest.model, recipe.model, str(checkpoint.folder))
     model = UViT(recipe.model)
     load_weights(model, read_weights(checkpoint, decay), str(checkpoint.folder))
     description = f"{recipe.name}, step {checkpoint.manifest.step}, EMA {decay:g}"
@@ -68,6 +82,8 @@ def load_trained_model(source: str, given: Recipe | None, step: int | None) -> T
 def load_model_folder(folder: Path, given: Recipe | None) -> TrainedModel:
     model = load_model(folder)
     own = RunDirectory(folder)  # an export keeps its run's recipe and environment under the same names
+    if own.recipe_file.is_file() and given is not None:
+        raise UserError(f"--recipe: {folder} has its own recipe; leave --recipe out")
     if own.recipe_file.is_file():
         recipe = own.read_recipe()
     elif given is not None:
@@ -75,10 +91,19 @@ def load_model_folder(folder: Path, given: Recipe | None) -> TrainedModel:
     else:
         raise UserError(f"{folder}: has no recipe.yaml; give encoders and sampling with --recipe RECIPE")
     recipe = recipe.model_copy(update={"model": model.config})
-    return TrainedModel(model, recipe, str(folder), last_encoders(own))
+    return TrainedModel(model, recipe, read_description(folder), last_encoders(own))
+
+
+def write_description(folder: Path, description: str) -> None:
+    """Say in a model folder which weights these are."""
+    (folder / DESCRIPTION_FILE).write_text(description + "\n", encoding="utf-8")
+
+
+def read_description(folder: Path) -> str:
+    file = folder / DESCRIPTION_FILE
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else str(folder)
 
 
 def last_encoders(run: RunDirectory) -> dict[str, Any] | None:
-    if not run.environment_file.is_file():
-        return None
-    return json.loads(run.environment_file.read_bytes())["attempts"][-1]["encoders"]
+    attempt = last_attempt(run.environment_file)
+    return None if attempt is None else attempt["encoders"]

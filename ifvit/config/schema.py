@@ -4,9 +4,18 @@ Defaults are the paper's values (arXiv 2403.16530, Table 3) wherever the paper h
 stand in the recipe; a recipe may leave one to the command line by writing `???`.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ifvit.config.errors import field_error
@@ -15,14 +24,15 @@ from ifvit.config.fusion import FusionPlan, FusionSchedule, IntermediateFusion, 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
+Folder = Annotated[Text, AfterValidator(lambda path: str(Path(path).expanduser()))]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class DataConfig(Section):
     """Where the images are and how their shards are stored."""
 
-    coco_root: Text  # folder with annotations/captions_{split}2014.json and {split}2014/
-    shards_root: Text  # shards are written to and read from {shards_root}/{split}
+    coco_root: Folder  # folder with annotations/captions_{split}2014.json and {split}2014/
+    shards_root: Folder  # shards are written to and read from {shards_root}/{split}
     split: Name = "train"  # the split that is trained on
     text_storage: Literal["embeddings", "token_ids"] = "embeddings"  # token_ids: the text encoder runs in training
     samples_per_shard: PositiveInt = 1000
@@ -79,6 +89,11 @@ class ModelConfig(Section):
         return self.fusion.plan(self.depth)
 
     @property
+    def attention_head_dim(self) -> int:
+        """K: width per head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
     def num_image_tokens(self) -> int:
         """I: one time token and the latent patches."""
         return 1 + (self.sample_size // self.patch_size) ** 2
@@ -106,7 +121,7 @@ class TrainConfig(Section):
     micro_batch_size: PositiveInt = 256  # samples per forward pass of one rank
     precision: Literal["fp32", "bf16"] = "bf16"
     caption_dropout_prob: Probability = 0.1
-    init_from: Text | None = None  # folder with model weights (import-weights, export) to start from
+    init_from: Folder | None = None  # folder with model weights (import-weights, export) to start from
 
     @model_validator(mode="after")
     def check_batch(self) -> "TrainConfig":
@@ -179,7 +194,7 @@ class TrackingConfig(Section):
 class RuntimeConfig(Section):
     """What may change between two starts of the same run."""
 
-    runs_root: Text = "runs"  # the run lives in {runs_root}/{name}
+    runs_root: Folder = "runs"  # the run lives in {runs_root}/{name}
     zero_stage: Literal[0, 1] = 1
     watchdog_seconds: PositiveInt = 120  # a collective operation that takes longer ends the job
     attention_backend: Literal["auto", "xformers", "sdpa", "math"] = "auto"

@@ -1,5 +1,6 @@
 """A folder of finished shards: what it holds."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ class ShardSet:
         self.text_encoder_identity: dict[str, Any] = index["text_encoder"]
 
     @property
+    def digest(self) -> str:
+        """sha256 of what a run reads: every shard's content and the null condition, wherever the folder lies."""
+        parts = [shard["sha256"] for shard in self.index["shards"]] + [self.index["null_prompt_embeds_sha256"]]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    @property
     def has_embeddings(self) -> bool:
         return self.text_storage == "embeddings"
 
@@ -45,10 +52,13 @@ class ShardSet:
         """The finished shards in `folder`. Raises UserError naming the file that is missing, damaged or too much."""
         folder = Path(folder)
         index = read_index(folder / INDEX_FILE)
-        check_listing(folder, [shard["tar"] for shard in index["shards"]])
-        tables = [read_shard_table(folder, number, shard) for number, shard in enumerate(index["shards"])]
-        null_prompt_embeds = read_null_prompt_embeds(folder / NULL_FILE, index)
-        return cls(folder, index, joined(tables), null_prompt_embeds)
+        try:
+            check_listing(folder, [shard["tar"] for shard in index["shards"]])
+            tables = [read_shard_table(folder, number, shard) for number, shard in enumerate(index["shards"])]
+            null_prompt_embeds = read_null_prompt_embeds(folder / NULL_FILE, index)
+            return cls(folder, index, joined(tables), null_prompt_embeds)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{folder / INDEX_FILE}: is damaged ({error}); delete it and {MAKE_AGAIN}") from error
 
 
 def read_index(path: Path) -> dict[str, Any]:

@@ -15,11 +15,6 @@ def omega_from_guidance_scale(guidance_scale: float) -> float:
     return guidance_scale - 1
 
 
-def guidance_scale_from_omega(omega: float) -> float:
-    """The library's scale: uncond + guidance_scale * (cond - uncond); 1 = off."""
-    return omega + 1
-
-
 def guided_noise_predictor(
     model: nn.Module, prompt_embeds: Tensor, null_prompt_embeds: Tensor, guidance_scale: float
 ) -> NoisePredictor:

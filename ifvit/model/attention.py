@@ -4,7 +4,7 @@ All backends take query (B, G, L, K), key and value (B, G, M, K) and give (B, G,
 choice, so that an analysis can switch it from outside without touching the model.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -61,21 +61,29 @@ def backend(function: AttentionFunction) -> Iterator[None]:
         _active = previous
 
 
-def set_attention_backend(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+def set_attention_backend(
+    name: str, device: torch.device, dtypes: Collection[torch.dtype] = (torch.float32,), head_dim: int = 64
+) -> str:
     """Make `name` (a key of BACKENDS, or "auto") the active backend on `device` and return the name in use.
 
-    Raises UserError when a backend asked for by name does not work here; `auto` passes over those that do not.
+    Raises UserError when a backend asked for by name does not work here in all `dtypes`; `auto` passes over those that
+    do not.
     """
     global _active
+
+    def failure_of(candidate: str) -> str | None:
+        failures = (backend_failure(candidate, device, dtype, head_dim) for dtype in dtypes)
+        return next((failure for failure in failures if failure is not None), None)
+
     if name == "auto":
-        name = next(backend for backend in BACKENDS if backend_failure(backend, device, dtype) is None)
-    elif (failure := backend_failure(name, device, dtype)) is not None:
+        name = next(candidate for candidate in BACKENDS if failure_of(candidate) is None)
+    elif (failure := failure_of(name)) is not None:
         raise UserError(f"runtime.attention_backend: {name} does not work here: {failure}; use auto, sdpa or math")
     _active = BACKENDS[name]
     return name
 
 
-def backend_failure(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+def backend_failure(name: str, device: torch.device, dtype: torch.dtype, head_dim: int = 64) -> str | None:
     """Why `name` cannot be used on `device`, or None: a small forward and backward pass, compared with float32 math."""
     if name == "xformers":
         if device.type != "cuda":
@@ -84,7 +92,7 @@ def backend_failure(name: str, device: torch.device, dtype: torch.dtype) -> str 
             return "xformers is not installed (pip install 'ifvit[gpu]')"
     tolerance = 1e-4 if dtype == torch.float32 else 5e-2
     generator = torch.Generator(device).manual_seed(0)
-    probes = [torch.randn(2, 2, length, 64, generator=generator, device=device) for length in (33, 45, 45)]
+    probes = [torch.randn(2, 2, length, head_dim, generator=generator, device=device) for length in (33, 45, 45)]
     try:
         measured = output_and_gradients(BACKENDS[name], [x.to(dtype) for x in probes])
     except (RuntimeError, ImportError, NotImplementedError, ValueError) as error:

@@ -35,8 +35,8 @@ ARGUMENTS = {
 }  # the reference constructor's arguments and our fields
 FUSION_ARGUMENTS = ("c", "v")
 NEUTRAL_ARGUMENTS = {
-    "norm_layer": None,
-    "qk_scale": None,
+    "norm_layer": (None,),
+    "qk_scale": (None,),
     "use_checkpoint": (True, False),
     "conv": (True,),
     "skip": (True,),
@@ -73,7 +73,7 @@ def import_state_dict(
     """The same for weights that are loaded already; errors name them `source`."""
     weights = {name.removeprefix("module."): tensor for name, tensor in reference.items()}
     arguments = read_arguments(config_file)
-    is_fork = any(name.startswith("joint_blocks.") for name in weights)
+    is_fork = any(name.startswith(("image_blocks.", "joint_blocks.", "caption_blocks.")) for name in weights)
     is_cross = any(name.endswith(".attn.q.weight") for name in weights)
     num_image_blocks, num_text_blocks = arguments.pop("v", 0), arguments.pop("c", 0)
     if num_image_blocks or num_text_blocks:
@@ -86,7 +86,7 @@ def import_state_dict(
         config = ModelConfig.model_validate_json(json.dumps(fields))
     except ValidationError as error:
         raise UserError(*(f"{config_file}: {line}" for line in recipe_problems(error, ModelConfig))) from error
-    return config, renamed(merge_query_key_value(weights), config, is_fork=is_fork, source=source)
+    return config, renamed(merge_query_key_value(weights, source), config, is_fork=is_fork, source=source)
 
 
 def read_reference_weights(path: Path) -> dict[str, Tensor]:
@@ -120,12 +120,14 @@ def read_arguments(path: Path) -> dict[str, Any]:
     return arguments
 
 
-def merge_query_key_value(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def merge_query_key_value(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """The fork's cross variant keeps `q` and `kv` apart; we store one packed `qkv`."""
     merged = dict(weights)
     for name in weights:
         if ".attn.q." in name:
             key_value = name.replace(".attn.q.", ".attn.kv.")
+            if key_value not in weights:
+                raise UserError(f"{source}: has {name} and no {key_value}")
             merged[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat((merged.pop(name), merged.pop(key_value)))
     return merged
 

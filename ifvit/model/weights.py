@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -52,6 +53,17 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"{folder}: no model here, {WEIGHTS_FILE} is missing") from None
     except SafetensorError as error:
         raise UserError(f"{folder / WEIGHTS_FILE}: damaged: {error}") from error
+
+
+def check_same_model(there: dict[str, Any], here: ModelConfig, source: str) -> None:
+    """Raises UserError, naming `source`, unless `there` are the fields of `here`.
+
+    Shapes alone do not tell models apart: both conditionings, for one, have the same parameters.
+    """
+    ours = here.model_dump(mode="json")
+    if differing := [key for key in ours | there if ours.get(key) != there.get(key)]:
+        fields = ", ".join(f"model.{key} is {there.get(key)} there and {ours.get(key)} here" for key in differing)
+        raise UserError(f"{source}: weights of another model: {fields}")
 
 
 @torch.no_grad()

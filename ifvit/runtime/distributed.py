@@ -61,6 +61,9 @@ def training_device(ranks: Ranks) -> torch.device:
     """cuda:{local_rank} where there is CUDA and DS_ACCELERATOR does not say cpu, else cpu."""
     if os.environ.get("DS_ACCELERATOR") == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32: in moments, decoded pixels and every comparison
+    if torch.cuda.device_count() == 1:  # srun --gpus-per-task=1 shows each process its own GPU only
+        return torch.device("cuda", 0)
     if ranks.local_rank >= torch.cuda.device_count():
         raise UserError(
             f"LOCAL_RANK: is {ranks.local_rank}, but this machine shows {torch.cuda.device_count()} GPU(s); "

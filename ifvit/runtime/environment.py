@@ -63,6 +63,14 @@ def append_attempt(environment_file: Path, record: Mapping[str, Any]) -> int:
     return len(attempts)
 
 
+def last_attempt(environment_file: Path) -> dict[str, Any] | None:
+    """The record of the newest start, or None where the run has had none."""
+    if not environment_file.is_file():
+        return None
+    attempt: dict[str, Any] = json.loads(environment_file.read_bytes())["attempts"][-1]
+    return attempt
+
+
 def git_state(package: Path) -> dict[str, Any]:
     """Commit of the source tree `package` is in, digest of what was changed since, and files git does not know.
 

@@ -3,6 +3,16 @@
 import os
 from pathlib import Path
 
+from ifvit.config.errors import UserError
+
+
+def refuse_used_folder(folder: Path, option: str) -> None:
+    """Raises UserError, naming the command line's `option`, where `folder` is a file or has anything in it."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{option} {folder}: is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{option} {folder}: is not empty; give another folder")
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path`: a reader, also after a crash, sees the old file or the new one, never a part."""

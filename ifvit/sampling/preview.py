@@ -69,8 +69,8 @@ class PreviewHook:
         dist.all_gather_object(everyones, images)
         if self.ranks.rank == 0:
             ordered = [everyones[index % self.ranks.world_size].pop(0) for index in range(len(prompts))]
-            scale = self.recipe.sampling.guidance_scale
-            title = f"{self.recipe.name}, step {step}, guidance scale {scale:g}, EMA {decay:g}. {self.notice}"
+            guidance_scale = self.recipe.sampling.guidance_scale
+            title = f"{self.recipe.name}, step {step}, guidance scale {guidance_scale:g}, EMA {decay:g}. {self.notice}"
             path = self.folder / f"step-{step:08d}.png"
             labelled_grid(np.stack(ordered), prompts, title).save(path)
             self.on_grid(path, step)

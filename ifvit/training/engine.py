@@ -12,6 +12,7 @@ from ifvit.config.errors import UserError
 from ifvit.config.schema import OptimizerConfig, RuntimeConfig, TrainConfig
 from ifvit.training.fragments import Fragment, base_optimizer, create_moments, local_fragments, moment
 from ifvit.training.optimizer import make_optimizer
+from ifvit.training.state import NonFiniteError
 
 
 class DeepSpeedEngine:
@@ -50,10 +51,16 @@ class DeepSpeedEngine:
         self.engine.backward(micro_loss)
 
     def step(self, learning_rate: float) -> Tensor:
-        """Reduce the gradients over the ranks, update the weights; the gradient norm over all ranks, a scalar."""
+        """Reduce the gradients over the ranks, update the weights; the gradient norm over all ranks, a scalar.
+
+        Raises NonFiniteError, with the weights unchanged, where ZeRO finds gradients that are not finite.
+        """
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self.engine.step()
+        # ZeRO leaves out an update with non-finite gradients, on all ranks alike; its own count would fall behind ours.
+        if getattr(self.engine.optimizer, "overflow", False):
+            raise NonFiniteError("the gradients are not finite")
         grad_norm = self.grad_norm if self.grad_norm is not None else self.engine.get_global_grad_norm()
         assert grad_norm is not None, "DeepSpeed gave no gradient norm"
         return torch.as_tensor(grad_norm)

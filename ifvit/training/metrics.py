@@ -10,17 +10,15 @@ from ifvit.config.schema import Recipe
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.metrics import MetricsLog
 from ifvit.runtime.progress import Progress
-from ifvit.training.state import StepResult, TrainState
+from ifvit.training.state import NonFiniteError, StepResult, TrainState
 
 FORWARD_AND_BACKWARD = 3  # a training step costs three forward passes
 
 
-class NonFiniteLossError(Exception):
-    """The loss became NaN or infinite; going on would only spend time. Nothing is saved from there."""
-
-
 class MetricsHook:
     """Logs every `tracking.log_every_steps` steps and at the end. Only there a step waits for the device.
+
+    samples_per_second is wall clock since the last logged step, checkpoints and grids in between included.
 
     Args:
         log: on rank 0, else None.
@@ -55,7 +53,7 @@ class MetricsHook:
                 postfix_text=f"loss {record['loss']:.4f}, {record['samples_per_second']:.3g} samples/s"
             )
         if not math.isfinite(record["loss"]):
-            raise NonFiniteLossError(f"the loss is {record['loss']} at step {state.step}")
+            raise NonFiniteError(f"the loss is {record['loss']} at step {state.step}")
 
     def on_stop(self, state: TrainState) -> None:
         if self.progress:
@@ -72,6 +70,7 @@ class MetricsHook:
         self.logged_samples, self.logged_time = state.samples_seen, now
         return {
             "step": state.step,
+            "time": time.time(),
             "samples_seen": state.samples_seen,
             "loss": values[0],
             "learning_rate": result.learning_rate,

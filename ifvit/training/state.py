@@ -24,6 +24,10 @@ class StepResult:
     learning_rate: float
 
 
+class NonFiniteError(Exception):
+    """Loss, gradients or weights became NaN or infinite: going on only spends time. Nothing is saved from there."""
+
+
 class Hook(Protocol):
     """Watches the loop from outside. Called on all ranks alike, so a hook may use collective operations."""
 

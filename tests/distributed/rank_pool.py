@@ -8,7 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-PRELOADED = ["torch", "deepspeed", "ifvit.commands.train"]
+PRELOADED = ["torch", "deepspeed", "ifvit.commands.training_run"]
 
 
 class RankPool:

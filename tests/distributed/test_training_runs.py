@@ -1,12 +1,15 @@
 """What must not change a run: the number of ranks, accumulation, the ZeRO stage, an interruption."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from data_prep.shards import make_shards
+from ifvit.data.shard_set import ShardSet
 from tests.distributed.rank_pool import RankPool
 from tests.distributed.training_runs import curve, final_tensors, train_run
 from tests.drawn_coco import draw_coco, tiny_recipe
@@ -25,9 +28,9 @@ def shards_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def train(pools: dict[int, RankPool], shards_root: Path) -> Train:
-    def run(world_size: int, runs_root: Path, *overrides: str) -> list[int | str]:
-        pool = pools[world_size]
-        return pool.run(train_run, shards_root=shards_root, runs_root=runs_root, overrides=list(overrides))
+    def run(world_size: int, runs_root: Path, *overrides: str, **arguments: Any) -> list[int | str]:
+        given = {"shards_root": shards_root, "runs_root": runs_root, "overrides": list(overrides)} | arguments
+        return pools[world_size].run(train_run, **given)
 
     return run
 
@@ -124,4 +127,55 @@ def test_a_checkpoint_of_another_model_is_refused(train: Train, undisturbed: Pat
     train(1, tmp_path / "other", "train.max_steps=1")
     (tmp_path / "taken").rename(tmp_path / "other/tiny/checkpoints/step-00000007")
     (message,) = train(1, tmp_path / "other", "train.max_steps=2")
-    assert "a checkpoint of another model: model.hidden_size is 32 there and 16 here" in str(message)
+    assert "weights of another model: model.hidden_size is 32 there and 16 here" in str(message)
+
+
+def test_a_signal_on_one_rank_stops_all_at_the_same_step(train: Train, tmp_path: Path) -> None:
+    two_ranks = "train.micro_batch_size=4"
+    assert train(2, tmp_path / "parts", two_ranks, signal_rank=1) == [75, 75]
+    assert [record["step"] for record in curve(tmp_path / "parts")] == [1, 2, 3]
+    assert train(2, tmp_path / "parts", two_ranks) == [0, 0]
+    train(2, tmp_path / "whole", two_ranks)
+    assert_bit_equal(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1])
+def test_what_is_no_number_is_never_saved(train: Train, tmp_path: Path, zero_stage: int) -> None:
+    """Saves fall between the logged steps, where nobody looks at the loss."""
+    overrides = ["optimizer.learning_rate=1.0e+30", "checkpoint.every_steps=1", "tracking.log_every_steps=100"]
+    messages = train(2, tmp_path, *overrides, f"runtime.zero_stage={zero_stage}", "train.micro_batch_size=4")
+    assert all("not finite" in str(message) for message in messages)
+    assert all(tensor.isfinite().all() for tensor in final_tensors(tmp_path).values())
+
+
+def test_shards_of_other_content_are_refused(train: Train, tmp_path: Path) -> None:
+    train(1, tmp_path / "runs", "train.max_steps=2")
+    other = tmp_path / "shards"
+    make_shards(tiny_recipe(draw_coco(tmp_path / "coco", num_images=7), other))
+    (message,) = train(1, tmp_path / "runs", "train.max_steps=4", f"data.shards_root={other}")
+    assert "data.shards_root is" in str(message)  # the recipe names another folder
+    stored = tmp_path / "runs/tiny/recipe.yaml"
+    stored.write_text(re.sub("shards_root: .*", f"shards_root: {other}", stored.read_text()))
+    stored.write_text(re.sub("scaling_factor: .*", f"scaling_factor: {ShardSet.open(other / 'train').scaling_factor}",
+                             stored.read_text()))  # fmt: skip
+    (message,) = train(1, tmp_path / "runs", "train.max_steps=4", f"data.shards_root={other}")
+    assert "has other samples than the shards that run" in str(message)
+
+
+def test_a_damaged_log_ends_both_ranks_with_one_message(train: Train, tmp_path: Path) -> None:
+    train(2, tmp_path, "train.max_steps=2", "train.micro_batch_size=4")
+    log = tmp_path / "tiny/metrics.jsonl"
+    log.write_text("not json\n" + log.read_text())
+    message, code = train(2, tmp_path, "train.micro_batch_size=4")
+    assert "metrics.jsonl: line 1" in str(message)
+    assert code == 2
+
+
+def test_the_seed_decides_the_initial_weights(train: Train, undisturbed: Path, tmp_path: Path) -> None:
+    train(1, tmp_path, "seed=1", "train.max_steps=1")  # the first learning rate is 0
+    train(1, tmp_path, "name=again", "seed=1", "train.max_steps=1")
+    train(1, tmp_path, "name=other", "seed=2", "train.max_steps=1")
+    one, again, other = (final_tensors(tmp_path, name) for name in ("tiny", "again", "other"))
+    name = "weights/mid_block.block.to_qkv.weight"
+    assert torch.equal(one[name], again[name])
+    assert not torch.equal(one[name], other[name])

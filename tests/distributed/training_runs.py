@@ -1,15 +1,19 @@
 """Whole training runs inside the ranks of a pool."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ifvit.checkpoint.load import Checkpoint, newest_checkpoint
-from ifvit.commands.train import run_training
+from ifvit.commands.training_run import run_training
 from ifvit.config.errors import UserError
 from ifvit.runtime.distributed import Ranks
+from ifvit.training.state import NonFiniteError, StepResult, TrainState
+from ifvit.training.stopping import StopHook
 from tests.drawn_coco import tiny_recipe
 
 RUN = [
@@ -27,23 +31,43 @@ RUN = [
 ]
 
 
-def train_run(ranks: Ranks, shards_root: Path, runs_root: Path, overrides: list[str]) -> int | str:
-    """The exit code; for the user's mistakes the error's text on rank 0 and code 2 on the others."""
+def train_run(
+    ranks: Ranks, shards_root: Path, runs_root: Path, overrides: list[str], signal_rank: int | None = None
+) -> int | str:
+    """The exit code; for the user's mistakes the error's text on rank 0 and code 2 on the others.
+
+    `signal_rank` gets USR1 in the third step.
+    """
     recipe = tiny_recipe(Path("/nowhere"), shards_root, *RUN, f"runtime.runs_root={runs_root}", *overrides)
+    if ranks.rank == signal_rank:
+        send_signal_in_step(3)
     try:
         return run_training(recipe, ranks, torch.device("cpu"))
-    except UserError as error:
+    except (UserError, NonFiniteError) as error:
         return str(error)
     except SystemExit as stop:
         assert isinstance(stop.code, int)
         return stop.code
 
 
+def send_signal_in_step(step: int) -> None:
+    original = StopHook.on_step
+
+    def on_step(hook: StopHook, state: TrainState, result: StepResult) -> None:
+        if state.step == step:
+            StopHook.on_step = original  # type: ignore[method-assign]
+            os.kill(os.getpid(), signal.SIGUSR1)
+        original(hook, state, result)
+
+    StopHook.on_step = on_step  # type: ignore[method-assign]
+
+
 def curve(runs_root: Path, name: str = "tiny") -> list[dict[str, Any]]:
     """The logged steps, without what depends on the clock."""
     lines = (runs_root / name / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    return [{key: value for key, value in record.items() if "per_second" not in key} for record in records]
+    clock = {"time", "samples_per_second", "model_tflops_per_second"}
+    return [{key: value for key, value in record.items() if key not in clock} for record in records]
 
 
 def final_tensors(runs_root: Path, name: str = "tiny") -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,13 @@ def test_shards_of_another_autoencoder(tiny_recipe_file: Path, tmp_path: Path, i
         ),
         (["--out", "x", "--prompt", "a", "--guidance-scale", "-1"], "--guidance-scale: is -1"),
         (["--out", "x", "--prompts-file", "/nowhere"], "--prompts-file /nowhere: cannot be read"),
+        (
+            ["--out", "x", "--prompt", "a", "--set", "name=b"],
+            "--set: changes the recipe of --recipe, which is",
+        ),
+        (["--out", "x", "--prompt", "a", "--ema-decay", "0.5"], "--ema-decay: is 0.5, the run has 0.9"),
+        (["--out", "README.md", "--prompt", "a"], "--out README.md: is a file; give a folder"),
+        (["--out", "recipes", "--prompt", "a"], "--out recipes: is not empty; give another folder"),
     ],
 )
 def test_sampling(arguments: list[str], message: str, short_run: Path, ifvit_main: Command) -> None:
@@ -93,3 +101,35 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(short_run: Path, tmp_path: 
     assert "step 1" in json.loads((tmp_path / "out/samples.json").read_text())["weights"]
     (tmp_path / "tiny/checkpoints/step-00000001/manifest.json").unlink()
     assert "no checkpoint is intact" in one_line(ifvit_main(*arguments, code=2).stderr)
+
+
+def test_a_typo_does_not_wait_for_torch(tiny_recipe_file: Path, command: Command) -> None:
+    """Fault F18 for every verb that takes a recipe: refused in under two seconds."""
+    for verb in (["train"], ["flops"], ["bench", "step"], ["validate"]):
+        start = time.monotonic()
+        refused = command("ifvit", *verb, tiny_recipe_file, "--set", "model.dept=2", code=2)
+        assert time.monotonic() - start < 2
+        assert "model.dept: unknown field, did you mean depth?" in one_line(refused.stderr)
+
+
+def test_weights_of_another_model_to_start_from(
+    short_run: Path, tiny_recipe_file: Path, tmp_path: Path, command: Command, ifvit_main: Command
+) -> None:
+    """Conditioning changes no shape: the names and sizes alone would let this pass."""
+    ifvit_main("export", short_run, "--out", tmp_path / "export")
+    sets = [f"runtime.runs_root={tmp_path}", f"train.init_from={tmp_path / 'export'}", "model.conditioning=concat"]
+    arguments = [part for each in sets for part in ("--set", each)]
+    refused = command("ifvit", "train", tiny_recipe_file, *arguments, code=2)
+    assert "model.conditioning is cross_attention there and concat here" in one_line(refused.stderr)
+
+
+def test_flops_as_json(tiny_recipe_file: Path, ifvit_main: Command) -> None:
+    printed = json.loads(ifvit_main("flops", tiny_recipe_file, "--json").stdout)
+    assert printed.keys() == {"parameters", "gflops", "gflops_with_attention"}
+
+
+def test_bench_compares_with_the_first_recipe(tiny_recipe_file: Path, ifvit_main: Command) -> None:
+    printed = ifvit_main("bench", "step", tiny_recipe_file, tiny_recipe_file, "--windows", 1, "--steps", 1, "--json")
+    first, second = json.loads(printed.stdout)["steps"]
+    assert first["ratio_to_first"] == 1.0
+    assert second["seconds_per_step"] > 0

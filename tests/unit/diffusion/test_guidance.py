@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ifvit.diffusion.guidance import guidance_scale_from_omega, guided_noise_predictor, omega_from_guidance_scale
+from ifvit.diffusion.guidance import guided_noise_predictor, omega_from_guidance_scale
 
 
 class TextMean(nn.Module):
@@ -32,16 +32,17 @@ def guided(guidance_scale: float) -> tuple[Tensor, TextMean]:
     return predict_noise(torch.zeros(2, 1, 1, 1), torch.tensor(999)).flatten(), model
 
 
-@pytest.mark.parametrize("omega", [0.0, 1.0, 3.0])
-def test_library_scale_and_the_papers_omega_are_one_formula(omega: float) -> None:
-    noise, _ = guided(guidance_scale_from_omega(omega))
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.0, 4.0])
+def test_library_scale_and_the_papers_omega_are_one_formula(guidance_scale: float) -> None:
+    noise, _ = guided(guidance_scale)
+    omega = omega_from_guidance_scale(guidance_scale)
     cond, uncond = torch.tensor([2.0, 4.0]), torch.tensor([1.0, 1.0])
     torch.testing.assert_close(noise, (1 + omega) * cond - omega * uncond)  # arXiv 2403.16530, Eq. 8
 
 
 def test_conventions_are_one_apart() -> None:
-    assert omega_from_guidance_scale(4.0) == 3.0
-    assert guidance_scale_from_omega(1.0) == 2.0
+    assert omega_from_guidance_scale(4.0) == 3.0  # the paper's "sampling CFG scale 3.0"
+    assert omega_from_guidance_scale(2.0) == 1.0  # its "eval CFG scale 1.0"
 
 
 def test_without_guidance_only_the_condition_is_computed() -> None:

@@ -36,9 +36,9 @@ def batch_of(rows: int = ROWS) -> Batch:
     )
 
 
-def objective(first_row: int = 0, scaling_factor: float = 0.2301) -> Objective:
+def objective(first_row: int = 0, scaling_factor: float = 0.2301, seed: int = 1) -> Objective:
     schedule = NoiseSchedule(DiffusionConfig())
-    return Objective(schedule, scaling_factor, NULL, seed=1, global_batch_size=ROWS, first_row=first_row)
+    return Objective(schedule, scaling_factor, NULL, seed=seed, global_batch_size=ROWS, first_row=first_row)
 
 
 def test_draws_do_not_depend_on_how_rows_are_split_over_ranks() -> None:
@@ -55,7 +55,19 @@ def test_draws_change_with_the_step_and_are_repeatable() -> None:
     first, again, next_step = (objective().draw(step, batch) for step in (5, 5, 6))
     assert torch.equal(first.noise, again.noise)
     assert not torch.equal(first.noise, next_step.noise)
-    assert not torch.equal(first.noise, first.latent_noise)
+    assert not torch.equal(first.noise, objective(seed=2).draw(5, batch).noise)
+
+
+def test_noises_are_independent_over_rows_steps_and_purposes() -> None:
+    """Any two of them have a correlation of 0 up to 1 / sqrt(4 * 4 * 4 * 2000)."""
+    batch = batch_of(rows=ROWS)
+    draws = [objective().draw(step, batch) for step in range(250)]
+    noise = torch.stack([each.noise for each in draws]).double().flatten(2)  # (steps, rows, values)
+    latent_noise = torch.stack([each.latent_noise for each in draws]).double().flatten(2)
+    pairs = [(noise, latent_noise.roll(shift, dims=1)) for shift in range(ROWS)]
+    pairs += [(noise, latent_noise.roll(1, dims=0)), (noise, noise.roll(1, dims=0)), (noise, noise.roll(1, dims=1))]
+    assert all(abs((one * other).mean().item()) < 0.015 for one, other in pairs)
+    assert noise.std().item() == pytest.approx(1, abs=0.01)
 
 
 def test_timesteps_are_uniform_from_0_to_999() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import ifvit
 from ifvit.commands.main import main
 from ifvit.config.errors import UserError
-from ifvit.model.reference_weights import import_reference_weights, read_reference_weights
+from ifvit.model.reference_weights import import_reference_weights, import_state_dict, read_reference_weights
 from ifvit.model.uvit import UViT
 from ifvit.model.weights import load_weights
 
@@ -81,6 +82,26 @@ def test_own_files_keep_positions_as_time_text_image(reference: tuple[Path, Path
     _, weights = import_reference_weights(*reference)
     torch.testing.assert_close(weights["image_position"], torch.cat((table[:, :1], table[:, 4:]), dim=1))
     torch.testing.assert_close(weights["text_position"], table[:, 1:4])
+
+
+def test_the_forks_files_without_joint_blocks_are_still_the_forks() -> None:
+    """v = depth / 2 leaves image-only blocks and the mid block: positions are [image, time, text] all the same."""
+    table = torch.arange(8.0).view(1, 8, 1).expand(1, 8, 8).contiguous()
+    weights = {"pos_embed": table, "image_blocks.0.norm1.weight": torch.ones(8)}
+    arguments = {"img_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2, "v": 1, "clip_dim": 6, "num_clip_token": 3}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(arguments))
+        _, imported = import_state_dict(weights, Path(folder) / "config.json", "x")
+    assert imported["image_position"][0, :, 0].tolist() == [4, 0, 1, 2, 3]
+    assert imported["text_position"][0, :, 0].tolist() == [5, 6, 7]
+
+
+def test_a_query_without_its_keys_is_named(reference: tuple[Path, Path]) -> None:
+    weights = {"pos_embed": torch.zeros(1, 8, 8), "joint_blocks.0.attn.q.weight": torch.zeros(8, 8)}
+    with pytest.raises(
+        UserError, match=r"has joint_blocks\.0\.attn\.q\.weight and no joint_blocks\.0\.attn\.kv\.weight"
+    ):
+        import_state_dict(weights, reference[1], "x")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,193 @@
+"""One training run from its recipe: shards, encoders, model, engine and hooks meet here."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from ifvit.checkpoint.hook import CheckpointHook
+from ifvit.checkpoint.load import Checkpoint, newest_checkpoint, read_weights, restore_state
+from ifvit.checkpoint.manifest import read_manifest
+from ifvit.commands.run_report import RunReport
+from ifvit.config.errors import UserError
+from ifvit.config.schema import Recipe
+from ifvit.data.loader import BatchLoader
+from ifvit.data.online_text import with_prompt_embeds
+from ifvit.data.shard_check import check_shards
+from ifvit.data.shard_set import ShardSet
+from ifvit.diffusion.objective import Objective
+from ifvit.diffusion.schedule import NoiseSchedule
+from ifvit.encoders.loading import Encoders, load_encoders
+from ifvit.model import weights as model_folder
+from ifvit.model.attention import set_attention_backend
+from ifvit.model.flops import count_flops
+from ifvit.model.uvit import UViT
+from ifvit.runtime.agreement import agreed_errors, on_first_rank
+from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.environment import last_attempt
+from ifvit.runtime.run_directory import RunDirectory, open_run
+from ifvit.runtime.seeding import derived_seed
+from ifvit.sampling.preview import PreviewHook
+from ifvit.sampling.sampler import Sampler
+from ifvit.training.ema import Ema
+from ifvit.training.engine import DeepSpeedEngine, num_micro_batches
+from ifvit.training.loop import train
+from ifvit.training.metrics import MetricsHook
+from ifvit.training.state import Hook, TrainState
+from ifvit.training.stopping import StopHook
+
+INTERRUPTED_EXIT_CODE = 75  # saved; the same command goes on
+
+
+def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
+    """Start or continue the run of `recipe` on these ranks; the exit code. The process group must exist."""
+    with agreed_errors(ranks):
+        num_micro_batches(recipe.train, ranks.world_size)
+        shards = ShardSet.open(Path(recipe.data.shards_root) / recipe.data.split)
+        encoders = load_encoders(recipe, device)
+        check_shards(recipe, shards, encoders.autoencoder.identity, encoders.text_encoder.identity)
+        recipe = with_scaling_factor(recipe, shards.scaling_factor)
+        directory = RunDirectory(Path(recipe.runtime.runs_root) / recipe.name)
+        if ranks.rank == 0:
+            directory, _ = open_run(recipe)  # holds the lock from here on
+            check_same_shards(directory, shards)
+    backend = shared_attention_backend(recipe, ranks, device)
+    checkpoint = shared_checkpoint(directory, ranks)
+    with agreed_errors(ranks):
+        model = initial_model(recipe, checkpoint).to(device)
+    engine = DeepSpeedEngine(model, recipe.train, recipe.optimizer, recipe.runtime, ranks.world_size)
+    ema = Ema(engine.fragments, recipe.ema.decays)
+    state = TrainState()
+    if checkpoint is not None:
+        restore_state(checkpoint, state, engine, ema)
+    if state.step >= recipe.train.max_steps:
+        if ranks.rank == 0:
+            print(f"{directory.path}: at step {state.step} of {recipe.train.max_steps}, nothing left to do")
+        return 0
+    with agreed_errors(ranks):
+        is_first = ranks.rank == 0
+        report = RunReport(recipe, directory, shards, encoders, state, ranks, device, backend) if is_first else None
+    with ExitStack() as stack:
+        if report:
+            stack.enter_context(report)
+        loader = stack.enter_context(
+            BatchLoader(
+                shards,
+                recipe.seed,
+                recipe.train.global_batch_size,
+                recipe.train.caption_dropout_prob,
+                ranks.rank,
+                ranks.world_size,
+                first_step=state.step,
+            )
+        )
+        objective = Objective(
+            NoiseSchedule(recipe.diffusion, device),
+            shards.scaling_factor,
+            shards.null_prompt_embeds.to(device),
+            seed=recipe.seed,
+            global_batch_size=recipe.train.global_batch_size,
+            first_row=ranks.rank * recipe.train.global_batch_size // ranks.world_size,
+        )
+        batches = (with_prompt_embeds(batch.to(device), encoders.text_encoder) for batch in loader)
+        hooks = make_hooks(recipe, directory, shards, encoders, engine, ema, ranks, device, report)
+        train(state, engine, objective, batches, ema, hooks, recipe.train, recipe.optimizer)
+    return 0 if state.step >= recipe.train.max_steps else INTERRUPTED_EXIT_CODE
+
+
+def make_hooks(
+    recipe: Recipe,
+    directory: RunDirectory,
+    shards: ShardSet,
+    encoders: Encoders,
+    engine: DeepSpeedEngine,
+    ema: Ema,
+    ranks: Ranks,
+    device: torch.device,
+    report: RunReport | None,
+) -> list[Hook]:
+    """Metrics before checkpoints, so that a step is in the log before a checkpoint says it is done."""
+    forward_gflops = count_flops(recipe.model)["gflops_with_attention"]
+    log, progress = (report.log, report.progress) if report else (None, None)
+    hooks: list[Hook] = [
+        StopHook(ranks),
+        MetricsHook(recipe, ranks, forward_gflops, log, progress),
+        CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks),
+    ]
+    if recipe.sampling.prompts:
+        preview_model = UViT(recipe.model).to(device)
+        sampler = Sampler(
+            preview_model,
+            encoders.autoencoder,
+            encoders.text_encoder.encode_prompts,
+            shards.null_prompt_embeds,
+            shards.scaling_factor,
+            recipe.model,
+            recipe.diffusion,
+            recipe.sampling,
+            device,
+        )
+        on_grid = report.grid_written if report else ignore_grid
+        hooks.append(
+            PreviewHook(directory.samples, recipe, sampler, preview_model, engine, ema, ranks, on_grid, encoders.notice)
+        )
+    return hooks
+
+
+def ignore_grid(path: Path, step: int) -> None:
+    """Only rank 0 writes grids."""
+
+
+def check_same_shards(directory: RunDirectory, shards: ShardSet) -> None:
+    """Raises UserError where the run was trained on shards of other content: their order and captions would change."""
+    attempt = last_attempt(directory.environment_file)
+    if attempt is not None and attempt["shards_sha256"] != shards.digest:
+        raise UserError(
+            f"{shards.folder}: has other samples than the shards that run {directory.path} was trained on; "
+            "restore those, or start under another name (--set name=...)"
+        )
+
+
+def shared_attention_backend(recipe: Recipe, ranks: Ranks, device: torch.device) -> str:
+    """Make the backend that rank 0 finds best, or the recipe names, the active one on every rank."""
+
+    def activate(name: str) -> str:
+        # Training may be in bf16; grids are made in float32.
+        dtypes = {torch.float32, torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32}
+        return set_attention_backend(name, device, dtypes, recipe.model.attention_head_dim)
+
+    name = on_first_rank(ranks, lambda: activate(recipe.runtime.attention_backend))
+    with agreed_errors(ranks):
+        return activate(name)
+
+
+def with_scaling_factor(recipe: Recipe, scaling_factor: float) -> Recipe:
+    """The recipe with the shards' scaling factor where it leaves it to them, so that the run's recipe says it."""
+    encoders = recipe.encoders.model_copy(update={"scaling_factor": scaling_factor})
+    return recipe.model_copy(update={"encoders": encoders})
+
+
+def shared_checkpoint(directory: RunDirectory, ranks: Ranks) -> Checkpoint | None:
+    """The newest intact checkpoint on every rank; rank 0 alone reads all of it to verify it."""
+
+    def folder_of_newest() -> Path | None:
+        newest = newest_checkpoint(directory.checkpoints)
+        return None if newest is None else newest.folder
+
+    folder = on_first_rank(ranks, folder_of_newest)
+    return None if folder is None else Checkpoint(folder, read_manifest(folder))
+
+
+def initial_model(recipe: Recipe, checkpoint: Checkpoint | None) -> UViT:
+    """The model that training starts from: the checkpoint's weights, those of `train.init_from`, or seeded random."""
+    torch.manual_seed(derived_seed(recipe.seed, "initial weights"))
+    model = UViT(recipe.model)
+    if checkpoint is not None:
+        model_folder.check_same_model(checkpoint.manifest.model, recipe.model, str(checkpoint.folder))
+        model_folder.load_weights(model, read_weights(checkpoint), str(checkpoint.folder))
+    elif recipe.train.init_from is not None:
+        folder = Path(recipe.train.init_from)
+        there = model_folder.read_model_config(folder).model_dump(mode="json")
+        model_folder.check_same_model(there, recipe.model, f"train.init_from: {folder}")
+        model_folder.load_weights(model, model_folder.read_weights(folder), f"train.init_from: {folder}")
+    return model
