@@ -1,5 +1,7 @@
 """DeepSpeed around a plain model: precision, sharding, reduction, optimiser step. Only this file imports it."""
 
+import contextlib
+import io
 import logging
 import os
 from importlib import import_module
@@ -104,9 +106,10 @@ def initialize_deepspeed(
         # import_module, because the attribute deepspeed.comm.torch is the torch package.
         import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
     deepspeed.init_distributed(verbose=False)
-    engine, *_ = deepspeed.initialize(
-        model=model, optimizer=optimizer, config=deepspeed_config(train, runtime), dist_init_required=False
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # its bf16 optimiser prints tables of memory use
+        engine, *_ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=deepspeed_config(train, runtime), dist_init_required=False
+        )
     return engine
 
 
@@ -117,6 +120,7 @@ def deepspeed_config(train: TrainConfig, runtime: RuntimeConfig) -> dict[str, An
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "bf16": {"enabled": train.precision == "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32"},  # micro-batches in bf16 add up in float32
         "communication_data_type": "fp32",
         "zero_optimization": {"stage": runtime.zero_stage, "overlap_comm": False},
         "zero_allow_untested_optimizer": True,

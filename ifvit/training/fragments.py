@@ -28,7 +28,10 @@ def local_fragments(module: nn.Module, engine: Any) -> list[Fragment]:
     """This rank's part of the float32 weights, in the order of the parameters."""
     if engine.zero_optimization_stage() == 0:
         return [Fragment(name, 0, p.data.view(-1), p, 0) for name, p in module.named_parameters()]
-    (flat,) = engine.optimizer.single_partition_of_fp32_groups
+    # In bf16 stage 1 is another class of DeepSpeed's, which names the same thing otherwise.
+    is_bf16 = hasattr(engine.optimizer, "fp32_groups_flat_partition")
+    partitions = "fp32_groups_flat_partition" if is_bf16 else "single_partition_of_fp32_groups"
+    (flat,) = getattr(engine.optimizer, partitions)
     fragments = []
     for name, parameter in module.named_parameters():
         mapping: Any = getattr(parameter, "_hp_mapping")  # noqa: B009 (DeepSpeed's, unknown to the type)

@@ -207,9 +207,8 @@ def test_token_ids_train_like_stored_embeddings(
 
 
 def test_mlflow_follows_one_run_through_a_restart(
-    tiny_recipe_file: Path, tmp_path: Path, repository: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe_file: Path, tmp_path: Path, repository: Path, command: Command
 ) -> None:
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     from mlflow.tracking import MlflowClient
 
     sets = ["--set", f"runtime.runs_root={tmp_path}", "--set", "tracking.mlflow=true"]
@@ -227,7 +226,6 @@ def test_mlflow_follows_one_run_through_a_restart(
     assert {"learning_rate", "grad_norm", "samples_per_second", "model_tflops_per_second"} <= run.data.metrics.keys()
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, capture_output=True, text=True, check=True)
     assert run.data.tags["git_commit"] == head.stdout.strip()
-    assert any(name.startswith("system/cpu") for name in run.data.metrics)
     artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert {"recipe.yaml", "environment.json", "images"} <= artifacts
 

@@ -84,6 +84,15 @@ def wait_until(condition: Any, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+def test_system_metrics_are_sent_while_the_run_lasts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    tracker = run.tracker()
+    tracker.start()
+    run.append(0)
+    wait_until(lambda: (run.folder / "mlflow.json").is_file() and run.history("system/cpu_utilization_percentage"))
+    tracker.finish()
+
+
 def test_a_run_arrives_whole(run: Run) -> None:
     image = run.folder / "grid.png"
     Image.new("RGB", (8, 8)).save(image)
