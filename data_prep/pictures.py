@@ -26,17 +26,17 @@ SIDE = 64  # pixels
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder to write, in COCO's layout")
-    parser.add_argument("--count", type=int, default=64, help="number of pictures (default: 64)")
+    parser.add_argument("--num-images", type=int, default=64, help="number of pictures (default: 64)")
     parser.add_argument("--split", default="train", help="annotations/captions_{split}2014.json (default: train)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same pictures (default: 0)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write `args.count` pictures of one or two shapes, each with five captions. UserError if the folder has others."""
+    """Write pictures of one or two shapes, each with five captions. UserError if the folder has others."""
     annotations_file = args.folder / "annotations" / f"captions_{args.split}2014.json"
     images_folder = args.folder / f"{args.split}2014"
-    if args.count < 1:
-        raise UserError(f"--count: is {args.count}, must be at least 1")
+    if args.num_images < 1:
+        raise UserError(f"--num-images: is {args.num_images}, must be at least 1")
     if annotations_file.exists():
         raise UserError(f"{annotations_file}: is there already; remove the folder or give another one")
     try:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{args.folder}: cannot be written: {error.strerror}") from error
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id in range(1, args.count + 1):
+    for image_id in range(1, args.num_images + 1):
         generator = random.Random(f"{args.seed} {image_id}")
         picture, captions = draw(generator)
         file_name = f"COCO_{args.split}2014_{image_id:012d}.png"
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         "annotations": annotations,
     }
     annotations_file.write_text(json.dumps(document), encoding="utf-8")  # last: it is the mark of a whole set
-    print(f"{args.folder}: {args.count} pictures of {SIDE} x {SIDE} pixels with {len(TEMPLATES)} captions each")
+    print(f"{args.folder}: {args.num_images} pictures of {SIDE} x {SIDE} pixels with {len(TEMPLATES)} captions each")
 
 
 def draw(generator: random.Random) -> tuple[Image.Image, list[str]]:

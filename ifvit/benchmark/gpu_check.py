@@ -5,8 +5,9 @@
 1. Attention: every backend at the paper's shapes against float32 math, output and gradient, with its time.
 2. Engine: the paper's four cells in bf16 at ZeRO 1 on synthetic batches: step time, samples/s, TFLOP/s, memory.
 3. Parity: bf16 against float32 losses over the same steps; and the same steps again, bit for bit.
+4. The main job through its real commands, small: shards, bf16 training with grids, resume bit for bit, sampling.
 
-It uses neither shards nor encoders. A GPU number is only written by the run that measured it.
+A GPU number is only written by the run that measured it.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 
+from ifvit.benchmark.main_job import check_main_job
 from ifvit.benchmark.step_time import synchronise, synthetic_batch
 from ifvit.config.errors import UserError
 from ifvit.config.schema import DiffusionConfig, ModelConfig, OptimizerConfig, RuntimeConfig, TrainConfig
@@ -67,13 +69,14 @@ def main(arguments: list[str]) -> int:
             "packages": package_versions(),
             "attention": check_attention(device),
             "cells": {name: measure_cell(name, device, options.batch_size, options.steps) for name in CELLS},
-            "parity": check_parity(device),
+            "parity": check_parity(device, 50 if device.type == "cuda" else 5),
         }
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
         stop_process_group()
+    report["main_job"] = check_main_job()  # processes of its own, after this one has left its group
     write_atomically(options.out, (json.dumps(report, indent=2) + "\n").encode())
     print(f"wrote {options.out}")
     return 0
@@ -136,7 +139,7 @@ def measure_cell(name: str, device: torch.device, batch_size: int, steps: int) -
     return result
 
 
-def check_parity(device: torch.device, steps: int = 50) -> dict[str, Any]:
+def check_parity(device: torch.device, steps: int) -> dict[str, Any]:
     """Losses of a small model over `steps` steps: bf16 twice, and float32."""
     config = ModelConfig.model_validate({"sample_size": 16, "hidden_size": 128, "num_attention_heads": 2, "depth": 4,
                                          "fusion": {**INTERMEDIATE, "num_image_blocks": 1}})  # fmt: skip

@@ -11,6 +11,8 @@ import torch.distributed
 
 from ifvit.config.errors import UserError
 
+_set_variables: list[str] = []  # what start_process_group added to the environment
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -79,12 +81,13 @@ def start_process_group(ranks: Ranks, device: torch.device, timeout_seconds: flo
     process. On CUDA, tensors on the GPU go through nccl and those on the CPU through gloo.
     """
     silence_c10d_logger()
-    for name, value in (("RANK", ranks.rank), ("WORLD_SIZE", ranks.world_size), ("LOCAL_RANK", ranks.local_rank)):
-        os.environ.setdefault(name, str(value))
+    set_for_the_group("RANK", ranks.rank)
+    set_for_the_group("WORLD_SIZE", ranks.world_size)
+    set_for_the_group("LOCAL_RANK", ranks.local_rank)
     if "MASTER_ADDR" not in os.environ:
-        os.environ["MASTER_ADDR"] = master_address(ranks)
+        set_for_the_group("MASTER_ADDR", master_address(ranks))
     if "MASTER_PORT" not in os.environ:
-        os.environ["MASTER_PORT"] = str(master_port(ranks))
+        set_for_the_group("MASTER_PORT", master_port(ranks))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(
@@ -96,9 +99,18 @@ def start_process_group(ranks: Ranks, device: torch.device, timeout_seconds: flo
 
 
 def stop_process_group() -> None:
-    """Leave the process group, if this process is in one."""
+    """Leave the process group, if this process is in one, and take its address back out of the environment."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    for name in _set_variables:  # a process started later would try to join at this address
+        os.environ.pop(name, None)
+    _set_variables.clear()
+
+
+def set_for_the_group(name: str, value: object) -> None:
+    if name not in os.environ:
+        os.environ[name] = str(value)
+        _set_variables.append(name)
 
 
 def master_address(ranks: Ranks) -> str:

@@ -50,20 +50,20 @@ def test_the_caption_says_what_is_drawn(tmp_path: Path) -> None:
 
 def test_the_seed_decides_everything(tmp_path: Path) -> None:
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
-        make(tmp_path / name, "--count", "8", "--seed", seed)
+        make(tmp_path / name, "--num-images", "8", "--seed", seed)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert contents(tmp_path / "a") != contents(tmp_path / "c")
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
-    make(tmp_path, "--count", "1")
+    make(tmp_path, "--num-images", "1")
     with pytest.raises(UserError, match="is there already"):
-        make(tmp_path, "--count", "2")
+        make(tmp_path, "--num-images", "2")
 
 
 def test_bad_arguments_get_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--count: is 0, must be at least 1"):
-        make(tmp_path, "--count", "0")
+    with pytest.raises(UserError, match="--num-images: is 0, must be at least 1"):
+        make(tmp_path, "--num-images", "0")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written: Not a directory"):
         make(tmp_path / "file")
