@@ -15,6 +15,7 @@ PROMPT ?= A man riding a wave on a surfboard.
 OUT ?= samples
 RUNS ?= runs
 CELL ?=
+export PROMPT
 PORT ?= 5000
 
 # The tests' environment: CPU, one thread per process, no network.
@@ -40,7 +41,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP) clean-demo  ## pictures -> shards -> training -> samples in about a minute: a check of the machinery
+demo: $(STAMP) clean-demo  ## pictures -> shards -> training -> samples in about a minute once installed: a check of the machinery
 	$(BIN)/python -m data_prep pictures demo/pictures
 	$(BIN)/python -m data_prep shards recipes/demo.yaml
 	$(BIN)/ifvit train recipes/demo.yaml
@@ -62,11 +63,13 @@ train: $(STAMP)  ## RECIPE=... SET="--set ...": train, or go on where the run st
 
 sample: $(STAMP)  ## RUN=runs/NAME PROMPT="..." OUT=...: images for a caption
 	@test -n "$(RUN)" || { echo "RUN: give the run's folder, make sample RUN=runs/NAME"; exit 2; }
-	$(BIN)/ifvit sample "$(RUN)" --prompt "$(PROMPT)" --out "$(OUT)"
+	$(BIN)/ifvit sample "$(RUN)" --prompt "$$PROMPT" --out "$(OUT)"
 
 ui: $(STAMP)  ## RUNS=runs PORT=5000: MLflow on 127.0.0.1
 	@test -f "$(RUNS)/mlflow.db" || { echo "RUNS: $(RUNS)/mlflow.db is not there; train first, or give RUNS=FOLDER"; exit 2; }
-	@echo "open http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
+	@! $(BIN)/python -c 'import socket; socket.create_connection(("127.0.0.1", $(PORT)), 1)' 2>/dev/null \
+		|| { echo "PORT: $(PORT) is in use; give another one, make ui PORT=5001"; exit 2; }
+	@echo "open http://127.0.0.1:$(PORT)/#/experiments/1/runs (Ctrl-C ends it)"
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) \
 		--workers 1 --backend-store-uri "sqlite:///$$(cd "$(RUNS)" && pwd)/mlflow.db"
 
@@ -81,8 +84,8 @@ test: $(STAMP)  ## all tests but `make memorise`; IFVIT_TEST_DATA=FOLDER adds th
 memorise: $(STAMP)  ## CELL=...: each of the four cells (or one) learns eight real images by heart; needs IFVIT_TEST_DATA
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m memorise -rP $(if $(CELL),-k $(CELL),-n 2)
 
-bench: $(STAMP)  ## time of a training step, cross_intermediate against concat_early
-	$(BIN)/ifvit bench step recipes/coco256/concat_early.yaml recipes/coco256/cross_intermediate.yaml
+bench: $(STAMP)  ## time of a training step of the four cells, relative to concat_early; on an idle machine, minutes
+	$(BIN)/ifvit bench step recipes/coco256/{concat_early,concat_intermediate,cross_early,cross_intermediate}.yaml
 
 gpu-check: $(STAMP)  ## on a GPU machine: writes gpu-check.json
 	$(BIN)/python -m ifvit.benchmark.gpu_check --out gpu-check.json

@@ -91,6 +91,8 @@ def prompts_by_image(entries: list[dict[str, Any]], paths: dict[int, Path], file
         seen.add(entry["id"])
         if any("\ud800" <= character <= "\udfff" for character in entry["caption"]):
             raise UserError(f"{file}: caption {entry['id']} is no valid text: it holds half of a surrogate pair")
+        if not entry["caption"].strip():
+            raise UserError(f"{file}: caption {entry['id']} of image {entry['image_id']} is empty; remove or write it")
         if entry["image_id"] in prompts:
             prompts[entry["image_id"]].append(entry["caption"])
         else:

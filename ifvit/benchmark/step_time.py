@@ -23,6 +23,11 @@ class StepTime:
     seconds_per_step: float
     seconds_of_windows: list[float]
 
+    def ratio_to(self, other: "StepTime") -> float:
+        """Median over the rounds of this window's time / the other's window beside it."""
+        pairs = zip(self.seconds_of_windows, other.seconds_of_windows, strict=True)
+        return statistics.median(ours / theirs for ours, theirs in pairs)
+
     @property
     def spread(self) -> float:
         """(slowest - fastest window) / median."""

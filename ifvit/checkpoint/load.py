@@ -57,17 +57,17 @@ def newest_checkpoint(checkpoints: Path) -> Checkpoint | None:
 
     Raises UserError when checkpoints are there and all are damaged: a run never starts silently from scratch.
     """
-    rejected = []
+    rejected = False
     for step in reversed(saved_steps(checkpoints)):
         folder = step_folder(checkpoints, step)
         try:
             return Checkpoint(folder, verify(folder))
         except DamagedCheckpointError as damage:
-            rejected.append(f"{folder}: {damage}")
+            rejected = True
             print(f"rejected checkpoint {folder}: {damage}", file=sys.stderr, flush=True)
     if rejected:
         raise UserError(
-            f"{checkpoints}: no checkpoint is intact ({'; '.join(rejected)}); restore one, or start under another name"
+            f"{checkpoints}: no checkpoint is intact; restore one, or start under another name (--set name=...)"
         )
     return None
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ifvit.checkpoint.layout import MANIFEST, rank_file, saved_steps, step_folder, tensor_key, unfinished_folder
 from ifvit.checkpoint.manifest import Manifest, Part, StoredParameter, file_digest
 from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.files import make_readable
 from ifvit.training.fragments import Fragment
 from ifvit.training.state import TrainState
 
@@ -75,6 +76,7 @@ def write_rank_file(
         for fragment, value in zip(fragments, kind_values, strict=True)
     }
     save_file(tensors, path)
+    make_readable(path)
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return {path.name: {"size": path.stat().st_size, "sha256": file_digest(path)}}

@@ -1,17 +1,21 @@
 """Measure training steps of one or more recipes, in float32 on synthetic batches, interleaved in one process.
 
-The medians are printed with their spread, and as ratios to the first recipe's.
+Recipes take turns, a window of steps each. Printed are the median window of each with its spread, and the median over
+the rounds of the ratio to the first recipe. The machine should do nothing else meanwhile.
 """
 
 import argparse
 import json
+import sys
 
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 
+UNRELIABLE_SPREAD = 0.5
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["step"], help="what to measure")
+    parser.add_argument("what", choices=["step"], help="step: forward, backward and AdamW")
     parser.add_argument("recipes", metavar="RECIPE", nargs="+", help="recipe files; the first is the one compared with")
     parser.add_argument("--set", dest="overrides", metavar="a.b=c", action="append", default=[], help="for all recipes")
     parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="default: 4")
@@ -53,11 +57,13 @@ def run(arguments: argparse.Namespace) -> None:
                 "recipe": step_time.name,
                 "seconds_per_step": step_time.seconds_per_step,
                 "spread": step_time.spread,
-                "ratio_to_first": step_time.seconds_per_step / times[0].seconds_per_step,
+                "ratio_to_first": step_time.ratio_to(times[0]),
             }
             for step_time in times
         ],
     }
+    if max(step_time.spread for step_time in times) > UNRELIABLE_SPREAD:
+        print("warning: the windows differ by more than half: the machine was busy, do not use these", file=sys.stderr)
     if arguments.json:
         print(json.dumps(report, indent=2))
         return

@@ -1,5 +1,6 @@
 """What rank 0 tells of a training run: opening lines, metrics.jsonl, MLflow, the progress display, closing line."""
 
+import getpass
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -113,6 +114,8 @@ def make_tracker(recipe: Recipe, directory: RunDirectory, environment: dict[str,
             "attention_backend": environment["attention_backend"],
             "world_size": environment["world_size"],
             "encoders": environment["encoders_notice"] or "trained",
+            "mlflow.user": getpass.getuser(),
+            "mlflow.source.name": "ifvit train",
         },
         artifact_root=None if uri else runs_root / "mlartifacts",
     )

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ifvit.config.errors import UserError
-from ifvit.config.loading import load_recipe
-from ifvit.config.schema import SamplingConfig
 from ifvit.runtime.files import refuse_used_folder
 
 SAMPLES_FILE = "samples.json"
@@ -27,22 +25,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-images-per-prompt", type=int, default=1, metavar="N", help="default: 1")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument(
-        "--guidance-scale", type=float, metavar="S", help="1 = off; the paper's omega = S - 1 (default: the recipe's)"
+        "--guidance-scale",
+        type=float,
+        metavar="S",
+        help="1 = off; the paper's omega = S - 1 (default: the recipe's, 4 unless it says so)",
     )
     parser.add_argument("--num-inference-steps", type=int, metavar="N", help="network evaluations (default: recipe's)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="prompts at once (default: the recipe's)")
     parser.add_argument("--step", type=int, help="of a run's checkpoint (default: the newest intact one)")
     parser.add_argument("--ema-decay", type=float, metavar="D", help="which of a run's averages (default: the first)")
     parser.add_argument("--recipe", metavar="RECIPE", help="for imported weights: encoders, scaling factor, solver")
-    parser.add_argument("--set", dest="overrides", metavar="a.b=c", action="append", default=[], help="with --recipe")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="a.b=c",
+        action="append",
+        default=[],
+        help="give a field of the run's recipe (or --recipe's) another value, encoders.autoencoder=DIR say",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     prompts = read_prompts(arguments)
-    remove_earlier_samples(arguments.out)
-    if arguments.overrides and not arguments.recipe:
-        raise UserError("--set: changes the recipe of --recipe, which is not given")
-    given = load_recipe(arguments.recipe, arguments.overrides) if arguments.recipe else None
+    earlier = earlier_samples(arguments.out)
+    overrides = [*arguments.overrides, *options_as_overrides(arguments)]
     from ifvit.commands.trained_model import load_trained_model
     from ifvit.diffusion.guidance import omega_from_guidance_scale
     from ifvit.encoders.loading import load_encoders
@@ -53,9 +59,10 @@ def run(arguments: argparse.Namespace) -> None:
     from ifvit.sampling.sampler import Sampler
 
     device = training_device(Ranks())
-    trained = load_trained_model(arguments.source, given, arguments.step, arguments.ema_decay)
-    recipe = trained.recipe
-    sampling = sampling_config(recipe.sampling, arguments)
+    trained = load_trained_model(
+        arguments.source, arguments.recipe, overrides, step=arguments.step, ema_decay=arguments.ema_decay
+    )
+    recipe, sampling = trained.recipe, trained.recipe.sampling
     encoders = load_encoders(recipe, device)
     trained.check_encoders(encoders)
     backend = set_attention_backend(recipe.runtime.attention_backend, device)
@@ -95,21 +102,31 @@ def run(arguments: argparse.Namespace) -> None:
     with Progress(len(repeated), "sampling", unit="image") as progress:
         images = sampler.sample(repeated, arguments.seed, numbers, on_batch=progress.advance)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    for path in earlier:
+        path.unlink(missing_ok=True)
     files = write_images(arguments.out, images, repeated, numbers)
     title = f"{trained.description}, guidance scale {guidance_scale:g}, seed {arguments.seed}. {encoders.notice}"
     labelled_grid(images, repeated, title).save(arguments.out / GRID_FILE)
     (arguments.out / SAMPLES_FILE).write_text(json.dumps({**protocol, "images": files}, indent=2) + "\n")
-    print(f"{len(images)} images and {arguments.out / 'grid.png'}")
+    print(f"{len(images)} images and {arguments.out / GRID_FILE}")
 
 
-def remove_earlier_samples(out: Path) -> None:
-    """Take away what `ifvit sample` itself put into `out` before. Raises UserError where anything else is there."""
+def earlier_samples(out: Path) -> list[Path]:
+    """What `ifvit sample` itself put into `out` before. Raises UserError where anything else is there."""
     listing = out / SAMPLES_FILE
-    if listing.is_file():
-        earlier = [entry["file"] for entry in json.loads(listing.read_text())["images"]]
-        for name in (*earlier, GRID_FILE, SAMPLES_FILE):
-            (out / Path(name).name).unlink(missing_ok=True)
-    refuse_used_folder(out, "--out")
+    if not listing.is_file():
+        refuse_used_folder(out, "--out")
+        return []
+    names = {entry["file"] for entry in json.loads(listing.read_text())["images"]} | {GRID_FILE, SAMPLES_FILE}
+    if others := sorted(entry.name for entry in out.iterdir() if entry.name not in names):
+        raise UserError(f"--out {out}: has {others[0]} beside earlier samples; give another folder")
+    return sorted(out / name for name in names)
+
+
+def options_as_overrides(arguments: argparse.Namespace) -> list[str]:
+    """The options that stand for a field of the recipe's sampling section."""
+    given = {name: getattr(arguments, name) for name in ("guidance_scale", "num_inference_steps", "batch_size")}
+    return [f"sampling.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
 
 
 def read_prompts(arguments: argparse.Namespace) -> list[str]:
@@ -125,27 +142,6 @@ def read_prompts(arguments: argparse.Namespace) -> list[str]:
     if arguments.num_images_per_prompt < 1:
         raise UserError(f"--num-images-per-prompt: is {arguments.num_images_per_prompt}, must be at least 1")
     return prompts
-
-
-def sampling_config(recipe_sampling: SamplingConfig, arguments: argparse.Namespace) -> SamplingConfig:
-    """The recipe's sampling section with what the command line gives instead, checked like a recipe."""
-    from pydantic import ValidationError
-
-    from ifvit.config.problems import recipe_problems
-
-    given = {
-        "guidance_scale": arguments.guidance_scale,
-        "num_inference_steps": arguments.num_inference_steps,
-        "batch_size": arguments.batch_size,
-    }
-    values = recipe_sampling.model_dump() | {name: value for name, value in given.items() if value is not None}
-    try:
-        return SamplingConfig.model_validate(values)
-    except ValidationError as error:
-        lines = recipe_problems(error, SamplingConfig)
-        raise UserError(
-            *(f"--{line.replace('_', '-', line.partition(':')[0].count('_'))}" for line in lines)
-        ) from error
 
 
 def write_images(folder: Path, images: Any, prompts: list[str], numbers: list[int]) -> list[dict[str, Any]]:

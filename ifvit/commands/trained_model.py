@@ -1,11 +1,13 @@
 """A model to sample from, wherever it comes from: a run, an export, or imported weights with a recipe beside them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ifvit.checkpoint.load import chosen_checkpoint, read_weights
 from ifvit.config.errors import UserError
+from ifvit.config.loading import load_recipe, merged, parse_overrides, validate_recipe
 from ifvit.config.schema import Recipe
 from ifvit.encoders.loading import Encoders
 from ifvit.model.uvit import UViT
@@ -47,27 +49,35 @@ class TrainedModel:
 
 
 def load_trained_model(
-    source: str, given: Recipe | None = None, step: int | None = None, ema_decay: float | None = None
+    source: str,
+    recipe_file: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    step: int | None = None,
+    ema_decay: float | None = None,
 ) -> TrainedModel:
     """The model in `source`: a run, of `step` or the newest checkpoint and of one of its averages, or a model folder.
 
-    A model folder without a recipe of its own takes `given`. Raises UserError where nothing usable is there, and for
-    an argument that `source` has no use for.
+    A model folder without a recipe of its own takes `recipe_file`. `overrides` change the recipe in use. Raises
+    UserError where nothing usable is there, and for an argument that `source` has no use for.
     """
     folder = Path(source)
+    own = RunDirectory(folder) if (folder / CONFIG_FILE).is_file() else find_run(source)
+    if own.recipe_file.is_file() and recipe_file is not None:
+        raise UserError(f"--recipe: {source} has its own recipe; leave --recipe out, change fields with --set")
     if not (folder / CONFIG_FILE).is_file():
-        if given is not None:
-            raise UserError(f"--recipe: {source} is a run and has its own recipe; leave --recipe out")
-        return load_run(find_run(source), step, ema_decay)
+        return load_run(own, step, ema_decay, overrides)
     for option, value in (("--step", step), ("--ema-decay", ema_decay)):
         if value is not None:
             raise UserError(f"{option}: {source} holds one set of weights, only a run has several; leave {option} out")
-    return load_model_folder(folder, given)
+    return load_model_folder(own, recipe_file, overrides)
 
 
-def load_run(run: RunDirectory, step: int | None, ema_decay: float | None) -> TrainedModel:
+def load_run(
+    run: RunDirectory, step: int | None = None, ema_decay: float | None = None, overrides: Sequence[str] = ()
+) -> TrainedModel:
     """The average `ema_decay` (None: the recipe's first) of a run's checkpoint."""
-    recipe = run.read_recipe()
+    recipe = changed(run.read_recipe(), overrides)
     decay = recipe.ema.decays[0] if ema_decay is None else ema_decay
     if decay not in recipe.ema.decays:
         raise UserError(f"--ema-decay: is {decay}, the run has {', '.join(map(str, recipe.ema.decays))}")
@@ -79,19 +89,22 @@ def load_run(run: RunDirectory, step: int | None, ema_decay: float | None) -> Tr
     return TrainedModel(model.eval(), recipe, description, last_encoders(run))
 
 
-def load_model_folder(folder: Path, given: Recipe | None) -> TrainedModel:
-    model = load_model(folder)
-    own = RunDirectory(folder)  # an export keeps its run's recipe and environment under the same names
-    if own.recipe_file.is_file() and given is not None:
-        raise UserError(f"--recipe: {folder} has its own recipe; leave --recipe out")
+def load_model_folder(own: RunDirectory, recipe_file: str | None, overrides: Sequence[str]) -> TrainedModel:
+    # An export keeps its run's recipe and environment under the same names.
+    model = load_model(own.path)
     if own.recipe_file.is_file():
-        recipe = own.read_recipe()
-    elif given is not None:
-        recipe = given
+        recipe = changed(own.read_recipe(), overrides)
+    elif recipe_file is not None:
+        recipe = load_recipe(recipe_file, overrides)
     else:
-        raise UserError(f"{folder}: has no recipe.yaml; give encoders and sampling with --recipe RECIPE")
+        raise UserError(f"{own.path}: has no recipe.yaml; give encoders and sampling with --recipe RECIPE")
     recipe = recipe.model_copy(update={"model": model.config})
-    return TrainedModel(model, recipe, read_description(folder), last_encoders(own))
+    return TrainedModel(model, recipe, read_description(own.path), last_encoders(own))
+
+
+def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    values = merged(recipe.model_dump(mode="json"), parse_overrides(overrides))
+    return validate_recipe(values, "--set")
 
 
 def write_description(folder: Path, description: str) -> None:

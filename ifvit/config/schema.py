@@ -218,6 +218,16 @@ class Recipe(Section):
     runtime: RuntimeConfig = RuntimeConfig()
 
     @model_validator(mode="after")
+    def check_inference_steps(self) -> "Recipe":
+        if self.sampling.num_inference_steps > self.diffusion.num_train_timesteps:
+            raise field_error(
+                "sampling.num_inference_steps",
+                f"is {self.sampling.num_inference_steps}, must be at most diffusion.num_train_timesteps = "
+                f"{self.diffusion.num_train_timesteps}",
+            )
+        return self
+
+    @model_validator(mode="after")
     def check_zero_stage(self) -> "Recipe":
         if self.runtime.zero_stage == 0 and self.train.precision == "bf16":
             raise field_error(

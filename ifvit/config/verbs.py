@@ -8,6 +8,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 
+import ifvit
 from ifvit.config.errors import UserError
 
 USER_ERROR_EXIT_CODE = 2
@@ -23,6 +24,9 @@ def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequenc
     if verb in ("-h", "--help"):
         print(f"usage: {program} VERB ...   ({program} VERB --help explains one)\n")
         print("\n".join(f"  {name:16}{text}" for name, text in verbs.items()))
+        return 0
+    if verb == "--version":
+        print(ifvit.__version__)
         return 0
     if verb not in verbs:
         print(f"error: {verb}: unknown verb, must be one of {', '.join(verbs)}", file=sys.stderr)

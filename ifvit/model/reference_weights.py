@@ -5,14 +5,12 @@ own position table is [time, text, image], the fork's [image, time, text].
 """
 
 import json
-import pickle
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -94,11 +92,13 @@ def read_reference_weights(path: Path) -> dict[str, Tensor]:
         loaded: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a file of plain weights (.pth or .safetensors): {reason}") from error
+    except Exception as error:  # the two readers raise almost any type on a file that is something else
+        raise UserError(
+            f"{path}: not a file of plain weights, .pth or .safetensors ({type(error).__name__}); a file that runs "
+            "code when it is read is refused"
+        ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(f"{path}: must hold a state dict, tensors by name")
+        raise UserError(f"{path}: must hold a state dict, tensors by name and nothing around it")
     return loaded
 
 

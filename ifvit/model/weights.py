@@ -14,6 +14,7 @@ from ifvit.config.errors import UserError
 from ifvit.config.problems import recipe_problems
 from ifvit.config.schema import ModelConfig
 from ifvit.model.uvit import UViT
+from ifvit.runtime.files import make_readable
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -24,6 +25,7 @@ def save_model(folder: Path, config: ModelConfig, state_dict: dict[str, Tensor])
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().float().contiguous() for name, tensor in state_dict.items()}
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    make_readable(folder / WEIGHTS_FILE)
     (folder / CONFIG_FILE).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
 
 
@@ -40,7 +42,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate_json((folder / CONFIG_FILE).read_text())
     except FileNotFoundError:
-        raise UserError(f"{folder}: no model here, {CONFIG_FILE} is missing") from None
+        raise UserError(f"{folder}: no model here, {CONFIG_FILE} is missing (`ifvit export` writes it)") from None
     except ValidationError as error:
         raise UserError(*(f"{folder / CONFIG_FILE}: {line}" for line in recipe_problems(error, ModelConfig))) from error
 

@@ -14,6 +14,13 @@ def refuse_used_folder(folder: Path, option: str) -> None:
         raise UserError(f"{option} {folder}: is not empty; give another folder")
 
 
+def make_readable(path: Path) -> None:
+    """Give `path` the permissions any new file has; safetensors writes files that only their owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path`: a reader, also after a crash, sees the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")

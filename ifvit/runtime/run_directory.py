@@ -12,9 +12,21 @@ from ifvit.config.loading import leaves, read_yaml, resolved_yaml, validate_reci
 from ifvit.config.schema import Recipe
 from ifvit.runtime.files import write_atomically
 
-# What may differ between two starts of one run: how long, how it is logged, and on what it runs. The micro-batch
-# changes no sample and no draw, and with another number of GPUs it has to change.
-CHANGEABLE = ("train.max_steps", "train.micro_batch_size", "tracking.", "runtime.")
+# What may differ between two starts of one run: how long, how it is logged and saved, on what it runs, and where things
+# lie. What lies there is compared by its digest. The micro-batch changes no sample and no draw, and with another number
+# of GPUs it has to change.
+CHANGEABLE = (
+    "train.max_steps",
+    "train.micro_batch_size",
+    "data.coco_root",
+    "data.shards_root",
+    "encoders.autoencoder",
+    "encoders.text_encoder",
+    "encoders.tokenizer",
+    "checkpoint.",
+    "tracking.",
+    "runtime.",
+)
 
 
 class RunDirectory:

@@ -17,10 +17,10 @@ def labelled_grid(images: np.ndarray, labels: Sequence[str], title: str = "") ->
     """A sheet of `images` (N, height, width, 3) uint8, each over its label, below `title`."""
     enlargement = max(1, math.ceil(MIN_CELL / images.shape[2]))
     height, width = images.shape[1] * enlargement, images.shape[2] * enlargement
-    columns = min(len(images), max(1, math.ceil(math.sqrt(len(images) * 1.5))))
+    columns = columns_for(len(images))
     font = ImageFont.load_default(FONT_SIZE)
     characters = max(8, int(width / font.getlength("n")))
-    wrapped = [textwrap.wrap(label, characters)[:4] or [""] for label in labels]
+    wrapped = [textwrap.wrap(label, characters, max_lines=4, placeholder=" ...") or [""] for label in labels]
     label_height = LINE_HEIGHT * max(len(lines) for lines in wrapped) + MARGIN
     title_lines = textwrap.wrap(title, max(8, characters * columns)) if title else []
     top = LINE_HEIGHT * len(title_lines) + (MARGIN if title_lines else 0)
@@ -40,6 +40,12 @@ def labelled_grid(images: np.ndarray, labels: Sequence[str], title: str = "") ->
         sheet.paste(enlarged, (left, upper))
         write_lines(draw, (left, upper + height + 2), lines, font)
     return sheet
+
+
+def columns_for(count: int) -> int:
+    """As many columns as make full rows of a sheet about square or wider, if such a number exists."""
+    lowest, highest = math.ceil(math.sqrt(count)), math.ceil(math.sqrt(2 * count))
+    return next((columns for columns in range(highest, lowest - 1, -1) if count % columns == 0), highest)
 
 
 def write_lines(draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], font: object) -> None:

@@ -66,14 +66,19 @@ def test_shards_of_another_autoencoder(tiny_recipe_file: Path, tmp_path: Path, i
         (["--out", "x", "--prompt", "a", "--step", "7"], "no checkpoint of step 7, only of 1, 2"),
         (
             ["--out", "x", "--prompt", "a", "--num-inference-steps", "2"],
-            "--num-inference-steps: is 2, must be at least 3",
+            "sampling.num_inference_steps: is 2, must be at least 3",
         ),
-        (["--out", "x", "--prompt", "a", "--guidance-scale", "-1"], "--guidance-scale: is -1"),
+        (
+            ["--out", "x", "--prompt", "a", "--num-inference-steps", "5000"],
+            "sampling.num_inference_steps: is 5000, must be at most",
+        ),
+        (["--out", "x", "--prompt", "a", "--guidance-scale", "-1"], "sampling.guidance_scale: is -1"),
         (["--out", "x", "--prompts-file", "/nowhere"], "--prompts-file /nowhere: cannot be read"),
         (
-            ["--out", "x", "--prompt", "a", "--set", "name=b"],
-            "--set: changes the recipe of --recipe, which is",
+            ["--out", "x", "--prompt", "a", "--set", "sampling.solvr=3"],
+            "sampling.solvr: unknown field, did you mean solver?",
         ),
+        (["--out", "x", "--prompt", "a", "--recipe", "recipes/demo.yaml"], "has its own recipe; leave --recipe out"),
         (["--out", "x", "--prompt", "a", "--ema-decay", "0.5"], "--ema-decay: is 0.5, the run has 0.9"),
         (["--out", "README.md", "--prompt", "a"], "--out README.md: is a file; give a folder"),
         (["--out", "recipes", "--prompt", "a"], "--out recipes: is not empty; give another folder"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 
 import ifvit
 from ifvit.checkpoint.load import newest_checkpoint
+from ifvit.encoders.random_weights import random_autoencoder_folder
 from ifvit.sampling.grid import labelled_grid
 from tests.integration.conftest import Command
 
@@ -152,6 +155,34 @@ def test_samples_are_pngs_a_grid_and_their_protocol(samples: Path) -> None:
     assert [image.shape for image in pixels(samples)] == [(32, 32, 3)] * 3
     assert (samples / "grid.png").is_file()
     assert "Random weights" in protocol["encoders_notice"]
+
+
+def test_encoders_may_move_and_must_not_change(
+    finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, ifvit_main: Command
+) -> None:
+    shutil.copytree(random_autoencoder_folder(), tmp_path / "moved")
+    arguments = ["sample", finished_run, "--prompt", "a", "--num-inference-steps", 3, "--out", tmp_path / "out"]
+    ifvit_main(*arguments, "--set", f"encoders.autoencoder={tmp_path / 'moved'}")
+    sets = ["--set", f"runtime.runs_root={finished_run.parent}", "--set", f"encoders.autoencoder={tmp_path / 'moved'}"]
+    assert "nothing left to do" in ifvit_main("train", tiny_recipe_file, *sets).stdout
+    other = AutoencoderKL.from_pretrained(tmp_path / "moved")
+    other.decoder.conv_out.bias.data += 1
+    other.save_pretrained(tmp_path / "other")
+    refused = ifvit_main(*arguments, "--set", f"encoders.autoencoder={tmp_path / 'other'}", code=2)
+    assert "encoders.autoencoder: " in refused.stderr and "has other content" in refused.stderr
+    assert (tmp_path / "out/grid.png").is_file()  # what was there before stays
+
+
+def test_samples_replace_earlier_ones_and_nothing_else(finished_run: Path, tmp_path: Path, ifvit_main: Command) -> None:
+    def sample(prompt: str, code: int = 0) -> list[str]:
+        arguments = ["--prompt", prompt, "--num-inference-steps", 3, "--out", tmp_path / "out"]
+        ifvit_main("sample", finished_run, *arguments, code=code)
+        return sorted(path.name for path in (tmp_path / "out").iterdir())
+
+    assert sample("one") == ["00000-one.png", "grid.png", "samples.json"]
+    assert sample("two") == ["00000-two.png", "grid.png", "samples.json"]
+    (tmp_path / "out/notes.txt").write_text("mine")
+    assert sample("three", code=2) == ["00000-two.png", "grid.png", "notes.txt", "samples.json"]
 
 
 def test_an_image_does_not_depend_on_its_batch(

@@ -1,8 +1,9 @@
 """The labelled sheet: every image is on it, pixel for pixel, in reading order."""
 
 import numpy as np
+import pytest
 
-from ifvit.sampling.grid import MARGIN, labelled_grid
+from ifvit.sampling.grid import MARGIN, columns_for, labelled_grid
 
 
 def test_every_image_is_on_the_sheet() -> None:
@@ -26,3 +27,8 @@ def test_long_labels_wrap_and_make_room() -> None:
     short, long = labelled_grid(images, ["a", "b"]), labelled_grid(images, ["a", "many words " * 20])
     assert long.width == short.width
     assert long.height > short.height
+
+
+@pytest.mark.parametrize("count, columns", [(1, 1), (2, 2), (4, 2), (5, 4), (6, 3), (8, 4), (10, 5), (16, 4), (20, 5)])
+def test_rows_are_full_where_they_can_be(count: int, columns: int) -> None:
+    assert columns_for(count) == columns
