@@ -158,13 +158,13 @@ def test_samples_are_pngs_a_grid_and_their_protocol(samples: Path) -> None:
 
 
 def test_encoders_may_move_and_must_not_change(
-    finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, ifvit_main: Command
+    finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, command: Command, ifvit_main: Command
 ) -> None:
     shutil.copytree(random_autoencoder_folder(), tmp_path / "moved")
     arguments = ["sample", finished_run, "--prompt", "a", "--num-inference-steps", 3, "--out", tmp_path / "out"]
     ifvit_main(*arguments, "--set", f"encoders.autoencoder={tmp_path / 'moved'}")
     sets = ["--set", f"runtime.runs_root={finished_run.parent}", "--set", f"encoders.autoencoder={tmp_path / 'moved'}"]
-    assert "nothing left to do" in ifvit_main("train", tiny_recipe_file, *sets).stdout
+    assert "nothing left to do" in command("ifvit", "train", tiny_recipe_file, *sets).stdout
     other = AutoencoderKL.from_pretrained(tmp_path / "moved")
     other.decoder.conv_out.bias.data += 1
     other.save_pretrained(tmp_path / "other")
