@@ -46,12 +46,14 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
         shards = ShardSet.open(Path(recipe.data.shards_root) / recipe.data.split)
         encoders = load_encoders(recipe, device)
         check_shards(recipe, shards, encoders.autoencoder.identity, encoders.text_encoder.identity)
+        check_initial_weights(recipe)
         recipe = with_scaling_factor(recipe, shards.scaling_factor)
+    backend = shared_attention_backend(recipe, ranks, device)
+    with agreed_errors(ranks):  # only now, so that no mistake above leaves a run behind
         directory = RunDirectory(Path(recipe.runtime.runs_root) / recipe.name)
         if ranks.rank == 0:
             directory, _ = open_run(recipe)  # holds the lock from here on
             check_same_shards(directory, shards)
-    backend = shared_attention_backend(recipe, ranks, device)
     checkpoint = shared_checkpoint(directory, ranks)
     with agreed_errors(ranks):
         model = initial_model(recipe, checkpoint).to(device)
@@ -138,6 +140,14 @@ def ignore_grid(path: Path, step: int) -> None:
     """Only rank 0 writes grids."""
 
 
+def check_initial_weights(recipe: Recipe) -> None:
+    """Raises UserError unless the folder in `train.init_from`, if any, has a model of the recipe's fields."""
+    if recipe.train.init_from is not None:
+        folder = Path(recipe.train.init_from)
+        there = model_folder.read_model_config(folder).model_dump(mode="json")
+        model_folder.check_same_model(there, recipe.model, f"train.init_from: {folder}")
+
+
 def check_same_shards(directory: RunDirectory, shards: ShardSet) -> None:
     """Raises UserError where the run was trained on shards of other content: their order and captions would change."""
     attempt = last_attempt(directory.environment_file)
@@ -187,7 +197,5 @@ def initial_model(recipe: Recipe, checkpoint: Checkpoint | None) -> UViT:
         model_folder.load_weights(model, read_weights(checkpoint), str(checkpoint.folder))
     elif recipe.train.init_from is not None:
         folder = Path(recipe.train.init_from)
-        there = model_folder.read_model_config(folder).model_dump(mode="json")
-        model_folder.check_same_model(there, recipe.model, f"train.init_from: {folder}")
         model_folder.load_weights(model, model_folder.read_weights(folder), f"train.init_from: {folder}")
     return model

@@ -43,6 +43,7 @@ def test_training(override: str, message: str, tiny_recipe_file: Path, tmp_path:
     sets = [part for each in override.split("\n") for part in ("--set", each)]
     refused = ifvit_main("train", tiny_recipe_file, "--set", f"runtime.runs_root={tmp_path}", *sets, code=2)
     assert message in one_line(refused.stderr)
+    assert not (tmp_path / "tiny").exists()  # a run that was never started must not take the name
 
 
 def test_shards_of_another_autoencoder(tiny_recipe_file: Path, tmp_path: Path, ifvit_main: Command) -> None:

@@ -151,12 +151,15 @@ def test_swapped_files_are_found(module: nn.Module, tmp_path: Path) -> None:
         newest_checkpoint(tmp_path)
 
 
-def test_another_format_version_is_refused(module: nn.Module, tmp_path: Path) -> None:
+def test_another_format_version_is_refused(
+    module: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save(module, tmp_path, 1)
     file = step_folder(tmp_path, 1) / MANIFEST
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format_version": 99}))
-    with pytest.raises(UserError, match="format version 99"):
+    with pytest.raises(UserError, match="no checkpoint is intact"):
         newest_checkpoint(tmp_path)
+    assert "format version 99" in capsys.readouterr().err
 
 
 def test_nothing_saved_is_none_and_a_wrong_step_is_named(module: nn.Module, tmp_path: Path) -> None:
