@@ -70,7 +70,7 @@ def test_each_caption_gives_its_own_image(cell: str, test_data: Path, repository
         "sampling.prompts=[]",
         "checkpoint.every_steps=500",
         "tracking.mlflow=false",
-        "train.max_steps=1000",
+        "train.max_steps=1200",
         *CELLS[cell],
     ]
     sets = [part for override in overrides for part in ("--set", override)]
