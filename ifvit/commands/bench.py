@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 
+from ifvit.config.arguments import add_set_argument
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 
@@ -17,7 +18,7 @@ UNRELIABLE_SPREAD = 0.5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["step"], help="step: forward, backward and AdamW")
     parser.add_argument("recipes", metavar="RECIPE", nargs="+", help="recipe files; the first is the one compared with")
-    parser.add_argument("--set", dest="overrides", metavar="a.b=c", action="append", default=[], help="for all recipes")
+    add_set_argument(parser, "give a field of all recipes another value; may be repeated")
     parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="default: 4")
     parser.add_argument("--windows", type=int, default=7, metavar="N", help="measured windows of each; default: 7")
     parser.add_argument("--steps", type=int, default=3, metavar="N", help="steps in a window; default: 3")

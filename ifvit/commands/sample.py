@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ifvit.config.arguments import add_set_argument
 from ifvit.config.errors import UserError
 from ifvit.runtime.files import refuse_used_folder
 
@@ -35,13 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, help="of a run's checkpoint (default: the newest intact one)")
     parser.add_argument("--ema-decay", type=float, metavar="D", help="which of a run's averages (default: the first)")
     parser.add_argument("--recipe", metavar="RECIPE", help="for imported weights: encoders, scaling factor, solver")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="a.b=c",
-        action="append",
-        default=[],
-        help="give a field of the run's recipe (or --recipe's) another value, encoders.autoencoder=DIR say",
+    add_set_argument(
+        parser, "give a field of the run's recipe (or --recipe's) another value, encoders.autoencoder=DIR say"
     )
 
 

@@ -9,14 +9,12 @@ from ifvit.config.schema import Recipe
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """RECIPE and --set."""
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, such as recipes/coco_mini.yaml")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="a.b=c",
-        action="append",
-        default=[],
-        help="give a field another value, written as in YAML; may be repeated",
-    )
+    add_set_argument(parser, "give a field another value, written as in YAML; may be repeated")
+
+
+def add_set_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """--set, collected as `overrides`; `what` is its help."""
+    parser.add_argument("--set", dest="overrides", metavar="a.b=c", action="append", default=[], help=what)
 
 
 def recipe_from(arguments: argparse.Namespace) -> Recipe:
