@@ -41,12 +41,6 @@ class ShardSet:
     def has_embeddings(self) -> bool:
         return self.text_storage == "embeddings"
 
-    @property
-    def random_encoders(self) -> list[str]:
-        """Names of the encoders behind these shards whose weights are random: outputs must say so."""
-        identities = (self.autoencoder_identity, self.text_encoder_identity)
-        return [identity["name"] for identity in identities if identity["random"]]
-
     @classmethod
     def open(cls, folder: str | Path) -> "ShardSet":
         """The finished shards in `folder`. Raises UserError naming the file that is missing, damaged or too much."""

@@ -343,7 +343,7 @@ def test_real_images_and_encoders_from_a_shell(test_data: Path, repository: Path
     assert "note: random-clip-small has random weights" in done.stdout
     shard_set = ShardSet.open(tmp_path / "val")
     assert shard_set.measured_scaling_factor == pytest.approx(0.575, rel=0.05)  # the data's README, on another split
-    assert shard_set.random_encoders == ["random-clip-small"]
+    assert shard_set.text_encoder_identity["random"]
     listing = json.loads((test_data / "coco_mini" / "annotations" / "captions_val2014.json").read_text())
     assert shard_set.table.ids.tolist() == sorted(image["id"] for image in listing["images"])
     reconstruct_first(shard_set, test_data)

@@ -24,7 +24,7 @@ def test_counts_and_identities(shard_set: ShardSet) -> None:
     assert shard_set.table.num_prompts.tolist() == [1 + number % 3 for number in range(10)]
     assert shard_set.shapes.moments == (8, 4, 4)
     assert shard_set.shapes.prompt_embeds == (12, 64)
-    assert shard_set.random_encoders == ["random-autoencoder-small", "random-clip-small"]
+    assert shard_set.text_encoder_identity["random"]
 
 
 def test_the_null_condition_is_the_encoding_of_the_empty_text(shard_set: ShardSet) -> None:
