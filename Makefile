@@ -15,6 +15,12 @@ PROMPT ?= A man riding a wave on a surfboard.
 OUT ?= samples
 RUNS ?= runs
 CELL ?=
+# The demo's world, up to three shapes of a few kinds, is one that a small model learns in minutes.
+DEMO ?= demo
+DEMO_SCENES ?= --num-images 3000 --max-count 3 --colors red green blue yellow --shapes circle square triangle \
+	--patterns plain --min-size 16
+DEMO_SET ?= $(foreach field,data.coco_root=$(DEMO)/scenes data.shards_root=$(DEMO)/shards runtime.runs_root=$(DEMO)/runs,--set $(field))
+DEMO_NUM_IMAGES ?= 100
 export PROMPT
 PORT ?= 5000
 
@@ -41,19 +47,18 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP) clean-demo  ## pictures -> shards -> training -> samples in about a minute once installed: a check of the machinery
-	$(BIN)/python -m data_prep pictures demo/pictures
-	$(BIN)/python -m data_prep shards recipes/demo.yaml
-	$(BIN)/ifvit train recipes/demo.yaml
-	$(BIN)/ifvit sample demo/runs/demo --prompt "a red circle" --prompt "two blue squares" \
-		--prompt "a green triangle" --prompt "two yellow circles" --guidance-scale 4 --seed 0 --out demo/samples
+demo: $(STAMP)  ## scenes -> shards -> training -> samples -> counting table, in minutes; again: goes on, or reuses what is there
+	@$(BIN)/python -m data_prep scenes --out "$(DEMO)/scenes" $(DEMO_SCENES)
+	@$(BIN)/python -m data_prep shards recipes/demo.yaml $(DEMO_SET)
+	@$(BIN)/ifvit train recipes/demo.yaml $(DEMO_SET)
+	@$(BIN)/ifvit sample "$(DEMO)/runs/demo" --prompts-file recipes/demo_prompts.txt --seed 0 --out "$(DEMO)/samples"
+	@$(BIN)/ifvit evaluate "$(DEMO)/runs/demo" --num-images $(DEMO_NUM_IMAGES)
 	@echo
-	@echo "This was a check of the machinery: random encoders, so the pictures are noise-like."
-	@echo "samples:  $$(ls demo/samples/*grid*.png)"
-	@echo "metrics:  make ui RUNS=demo/runs"
+	@echo "pictures: $(DEMO)/samples/grid.png, and $(DEMO)/runs/demo/samples from while it trained"
+	@echo "metrics:  make ui RUNS=$(DEMO)/runs"
 
 clean-demo:  ## remove what `make demo` made
-	@rm -rf demo
+	@rm -rf "$(DEMO)"
 
 shards: $(STAMP)  ## RECIPE=... SET="--set ..." SPLIT=...: images and captions to tars of latents and text
 	$(BIN)/python -m data_prep shards $(RECIPE) $(SET) $(if $(SPLIT),--split $(SPLIT))

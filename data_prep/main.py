@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from ifvit.config.verbs import run_verb
 
 VERBS = {
+    "scenes": "draw a countable world of colored shapes with captions, in COCO's layout",
     "shards": "encode a COCO folder into shards of latents and text, as a recipe says",
-    "pictures": "draw simple pictures with captions, in COCO's layout, to try the machinery on",
 }
 
 

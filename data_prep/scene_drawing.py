@@ -3,7 +3,7 @@
 import math
 import random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,21 +41,23 @@ class SceneOptions:
     max_count: int = MAX_COUNT
     colors: tuple[str, ...] = tuple(COLORS)
     shapes: tuple[str, ...] = SHAPES
+    tones: tuple[str, ...] = tuple(TONES)
+    patterns: tuple[str, ...] = PATTERNS
     min_size: int = SHAPE_SIZES[0]
     max_size: int = SHAPE_SIZES[1]
     held_out: bool = False
 
-    @property
+    @cached_property
     def combinations(self) -> list[Group]:
         """The groups that these options allow."""
         counts = range(1, self.max_count + 1)
         return [Group(count, color, shape) for count in counts for color in self.colors for shape in self.shapes]
 
-    @property
+    @cached_property
     def training_groups(self) -> list[Group]:
         return [group for group in self.combinations if not group.is_held_out]
 
-    @property
+    @cached_property
     def held_out_groups(self) -> list[Group]:
         return [group for group in self.combinations if group.is_held_out]
 
@@ -94,7 +96,7 @@ def draw_scene(options: SceneOptions, generator: random.Random) -> Scene:
         boxes = place(description, options, generator)
         if boxes is not None:
             break
-    background = generator.choice(sorted(TONES)), generator.choice(PATTERNS)
+    background = generator.choice(sorted(options.tones)), generator.choice(options.patterns)
     canvas = draw_background(*background, generator)
     for group, group_boxes in zip(description.groups, boxes, strict=True):
         color = np.array([channel + generator.randint(-COLOR_JITTER, COLOR_JITTER) for channel in COLORS[group.color]])
@@ -152,10 +154,9 @@ def random_boxes(
     for number, (group, size) in enumerate(zip(description.groups, sizes, strict=True)):
         relation = description.relation
         side = INVERSE_RELATIONS[relation] if relation and number else relation
-        x_range = (MARGIN, border if side == "left of" else IMAGE_SIZE - MARGIN)
-        y_range = (MARGIN, border if side == "above" else IMAGE_SIZE - MARGIN)
-        x_range = (border if side == "right of" else x_range[0], x_range[1])
-        y_range = (border if side == "below" else y_range[0], y_range[1])
+        near, far = float(MARGIN), float(IMAGE_SIZE - MARGIN)
+        x_range = (border if side == "right of" else near, border if side == "left of" else far)
+        y_range = (border if side == "below" else near, border if side == "above" else far)
         mine: list[Box] = []
         for _ in range(group.count):
             side_length = min(max(size + generator.randint(-1, 1), options.min_size), options.max_size)
@@ -251,4 +252,4 @@ def shape_coverage(shape: str, length: int, offset_x: int, offset_y: int, side: 
         pencil.polygon(corners, fill=255)
     else:
         pencil.ellipse((offset_x, offset_y, offset_x + length - 1, offset_y + length - 1), fill=255)
-    return np.asarray(mask.reduce(SUPERSAMPLING), np.float32) / 255
+    return np.asarray(np.asarray(mask.reduce(SUPERSAMPLING)) / 255, np.float32)

@@ -1,48 +1,25 @@
-"""The folder that shards go into: one writer at a time, what is finished already, and the index of the whole."""
+"""The folder that shards go into: what is finished already, and the index of the whole."""
 
-import fcntl
 import hashlib
 import json
-import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.coco import CaptionedImage, images_digest
 from data_prep.shard_writer import measured_scaling_factor
 from ifvit.config.errors import UserError
+from ifvit.data.coco import CaptionedImage, images_digest
 from ifvit.data.shard_format import FLOAT, FORMAT_VERSION, INDEX_FILE, NULL_FILE, SampleShapes, ShardFiles, npy_bytes
 from ifvit.encoders.text_encoder import TextEncoder
 from ifvit.runtime.files import write_atomically
 
-LOCK_FILE = ".lock"
 
-
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process, or raises UserError naming the process that does."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK_FILE).open("a+")
-    except OSError as error:
-        raise UserError(f"data.shards_root: cannot write to {folder} ({error.strerror})") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise UserError(f"{folder}: {holder} is writing shards here; wait for it or use another --out") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        for partial in folder.glob(".*.partial"):  # of a writer that was killed
-            partial.unlink()
-        yield
+def remove_partials(folder: Path) -> None:
+    """Remove what a writer that was killed left unfinished. Only for the holder of the folder's lock."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink()
 
 
 def finished_marks(

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
-from data_prep.coco import CaptionedImage, images_digest
-from data_prep.images import load_pixels
 from ifvit.config.errors import UserError
+from ifvit.data.coco import CaptionedImage, images_digest
+from ifvit.data.images import load_pixels
 from ifvit.data.shard_format import FLOAT, IDS, ShardFiles, member_name, member_suffixes, npy_bytes
 from ifvit.encoders.autoencoder import Autoencoder
 from ifvit.encoders.text_encoder import TextEncoder

@@ -10,11 +10,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.coco import CaptionedImage, read_coco
+from data_prep.folder_lock import only_writer
 from ifvit.config.arguments import add_recipe_arguments
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import Recipe
+from ifvit.data.coco import CaptionedImage, read_coco
 
 if TYPE_CHECKING:
     from ifvit.encoders.autoencoder import Autoencoder
@@ -41,9 +42,9 @@ def make_shards(recipe: Recipe) -> dict[str, Any]:
     """Writes what is missing of {data.shards_root}/{data.split}, prints a summary, returns the index."""
     images = read_coco(recipe.data.coco_root, recipe.data.split)  # before the heavy imports: most mistakes show here
 
-    from data_prep.images import refuse_bombs
-    from data_prep.shard_folder import finished_marks, only_writer, write_index
+    from data_prep.shard_folder import finished_marks, remove_partials, write_index
     from data_prep.shard_writer import ShardWriter
+    from ifvit.data.images import refuse_bombs
     from ifvit.data.shard_format import SampleShapes, ShardFiles
     from ifvit.encoders.loading import load_encoders
     from ifvit.runtime.distributed import Ranks, training_device
@@ -68,7 +69,8 @@ def make_shards(recipe: Recipe) -> dict[str, Any]:
         settings=settings,
     )
     shards = split_into_shards(images, recipe.data.samples_per_shard)
-    with only_writer(folder):
+    with only_writer(folder, "data.shards_root"):
+        remove_partials(folder)
         marks = finished_marks(folder, shards, settings)
         num_skipped = sum(mark is not None for mark in marks)
         done = sum(mark["samples"] for mark in marks if mark is not None)

@@ -1,4 +1,4 @@
-"""The main job on this machine's own device, small, through its real commands from pictures to samples."""
+"""The main job on this machine's own device, small, through its real commands from scenes to samples."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def check_main_job() -> dict[str, Any]:
 def train_twice(folder: Path) -> tuple[list[float], list[float]]:
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(small_recipe(folder)))
-    call("data_prep", "pictures", folder / "pictures", "--num-images", 16)
+    call("data_prep", "scenes", "--out", folder / "scenes", "--num-images", 16, "--num-held-out-images", 1)
     call("data_prep", "shards", recipe)
     call("ifvit", "train", recipe)
     call("ifvit", "train", recipe, "--set", "name=parts", "--set", f"train.max_steps={STEPS // 2}")
@@ -38,7 +38,7 @@ def small_recipe(folder: Path) -> dict[str, Any]:
     return {
         "name": "whole",
         "data": {
-            "coco_root": str(folder / "pictures"),
+            "coco_root": str(folder / "scenes"),
             "shards_root": str(folder / "shards"),
             "text_storage": "token_ids",  # the text encoder runs in training, too
         },

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ifvit.commands.sampling_options import add_sampling_arguments, sampling_overrides
 from ifvit.config.arguments import add_set_argument
 from ifvit.config.errors import UserError
 from ifvit.runtime.files import refuse_used_folder
@@ -24,17 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="one caption per line")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the PNGs and grid.png")
     parser.add_argument("--num-images-per-prompt", type=int, default=1, metavar="N", help="default: 1")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument(
-        "--guidance-scale",
-        type=float,
-        metavar="S",
-        help="1 = off; the paper's omega = S - 1 (default: the recipe's, 4 unless it says so)",
-    )
-    parser.add_argument("--num-inference-steps", type=int, metavar="N", help="network evaluations (default: recipe's)")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="prompts at once (default: the recipe's)")
-    parser.add_argument("--step", type=int, help="of a run's checkpoint (default: the newest intact one)")
-    parser.add_argument("--ema-decay", type=float, metavar="D", help="which of a run's averages (default: the first)")
+    add_sampling_arguments(parser)
     parser.add_argument("--recipe", metavar="RECIPE", help="for imported weights: encoders, scaling factor, solver")
     add_set_argument(
         parser, "give a field of the run's recipe (or --recipe's) another value, encoders.autoencoder=DIR say"
@@ -44,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     prompts = read_prompts(arguments)
     earlier = earlier_samples(arguments.out)
-    overrides = [*arguments.overrides, *options_as_overrides(arguments)]
+    overrides = [*arguments.overrides, *sampling_overrides(arguments)]
     from ifvit.commands.trained_model import load_trained_model
     from ifvit.diffusion.guidance import omega_from_guidance_scale
     from ifvit.encoders.loading import load_encoders
@@ -52,7 +43,6 @@ def run(arguments: argparse.Namespace) -> None:
     from ifvit.runtime.distributed import Ranks, training_device
     from ifvit.runtime.progress import Progress
     from ifvit.sampling.grid import labelled_grid
-    from ifvit.sampling.sampler import Sampler
 
     device = training_device(Ranks())
     trained = load_trained_model(
@@ -60,19 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     recipe, sampling = trained.recipe, trained.recipe.sampling
     encoders = load_encoders(recipe, device)
-    trained.check_encoders(encoders)
     backend = set_attention_backend(recipe.runtime.attention_backend, device)
-    sampler = Sampler(
-        trained.model.to(device),
-        encoders.autoencoder,
-        encoders.text_encoder.encode_prompts,
-        encoders.text_encoder.encode_prompts([""])[0],
-        trained.scaling_factor,
-        recipe.model,
-        recipe.diffusion,
-        sampling,
-        device,
-    )
+    sampler = trained.sampler(encoders, device)
     guidance_scale, omega = sampling.guidance_scale, omega_from_guidance_scale(sampling.guidance_scale)
     protocol = {
         "source": str(arguments.source),
@@ -117,12 +96,6 @@ def earlier_samples(out: Path) -> list[Path]:
     if others := sorted(entry.name for entry in out.iterdir() if entry.name not in names):
         raise UserError(f"--out {out}: has {others[0]} beside earlier samples; give another folder")
     return sorted(out / name for name in names)
-
-
-def options_as_overrides(arguments: argparse.Namespace) -> list[str]:
-    """The options that stand for a field of the recipe's sampling section."""
-    given = {name: getattr(arguments, name) for name in ("guidance_scale", "num_inference_steps", "batch_size")}
-    return [f"sampling.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
 
 
 def read_prompts(arguments: argparse.Namespace) -> list[str]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ifvit.checkpoint.load import chosen_checkpoint, read_weights
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe, merged, parse_overrides, validate_recipe
@@ -14,6 +16,7 @@ from ifvit.model.uvit import UViT
 from ifvit.model.weights import CONFIG_FILE, check_same_model, load_model, load_weights
 from ifvit.runtime.environment import last_attempt
 from ifvit.runtime.run_directory import RunDirectory, find_run
+from ifvit.sampling.sampler import Sampler
 
 DESCRIPTION_FILE = "description.txt"
 
@@ -26,6 +29,8 @@ class TrainedModel:
     recipe: Recipe
     description: str  # for people: which weights these are
     encoders: dict[str, Any] | None  # identity of the encoders it was trained with, where that is known
+    step: int | None = None  # of a run's checkpoint, and which of its averages
+    ema_decay: float | None = None
 
     @property
     def scaling_factor(self) -> float:
@@ -46,6 +51,21 @@ class TrainedModel:
                     f"encoders.{name}: {here['name']} has other content ({', '.join(differing)}) than the one the "
                     f"model was trained with, {there['name']}; give that one"
                 )
+
+    def sampler(self, encoders: Encoders, device: torch.device) -> Sampler:
+        """Makes images with the model, which moves to `device`. Raises UserError where the encoders are others."""
+        self.check_encoders(encoders)
+        return Sampler(
+            self.model.to(device),
+            encoders.autoencoder,
+            encoders.text_encoder.encode_prompts,
+            encoders.text_encoder.encode_prompts([""])[0],
+            self.scaling_factor,
+            self.recipe.model,
+            self.recipe.diffusion,
+            self.recipe.sampling,
+            device,
+        )
 
 
 def load_trained_model(
@@ -86,7 +106,7 @@ def load_run(
     model = UViT(recipe.model)
     load_weights(model, read_weights(checkpoint, decay), str(checkpoint.folder))
     description = f"{recipe.name}, step {checkpoint.manifest.step}, EMA {decay:g}"
-    return TrainedModel(model.eval(), recipe, description, last_encoders(run))
+    return TrainedModel(model.eval(), recipe, description, last_encoders(run), checkpoint.manifest.step, decay)
 
 
 def load_model_folder(own: RunDirectory, recipe_file: str | None, overrides: Sequence[str]) -> TrainedModel:

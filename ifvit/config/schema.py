@@ -40,7 +40,7 @@ class DataConfig(Section):
 
 
 class EncodersConfig(Section):
-    """The frozen encoders: each a local folder, a hub name (owner/name[/subfolder]), or random-...-small."""
+    """The frozen encoders: each a local folder, a hub name (owner/name[/subfolder]), scenes-... or random-...-small."""
 
     autoencoder: Text
     text_encoder: Text

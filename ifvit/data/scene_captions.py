@@ -2,8 +2,9 @@
 
 import random
 import re
+from collections.abc import Iterable
 
-from ifvit.data.scenes import COLORS, INVERSE_RELATIONS, PATTERNS, RELATIONS, SHAPES, TONES, Description, Group
+from ifvit.data.scenes import COLORS, INVERSE_RELATIONS, PATTERNS, SHAPES, TONES, Description, Group
 
 COUNT_WORDS = ("one", "two", "three", "four", "five")
 PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
@@ -36,9 +37,9 @@ SHAPE_OF_WORD = {word: shape for shape in SHAPES for word in (shape, PLURALS[sha
 COUNT_OF_WORD = {"a": 1, "an": 1} | {word: count for count, word in enumerate(COUNT_WORDS, 1)}
 
 
-def any_of(words: object) -> str:
+def any_of(words: Iterable[str]) -> str:
     """A pattern for one of `words`, the longest that fits."""
-    return "|".join(sorted(words, key=len, reverse=True))  # type: ignore[call-overload]
+    return "|".join(sorted(words, key=len, reverse=True))
 
 
 GROUP = re.compile(rf"\b({any_of(COUNT_OF_WORD)}) (?:(?:small|large) )?({any_of(COLORS)}) ({any_of(SHAPE_OF_WORD)})\b")
@@ -96,6 +97,8 @@ def background_phrase(tone: str, pattern: str, generator: random.Random) -> str:
 def parse_caption(text: str) -> Description | None:
     """What a caption asks for: its one or two groups and, where it says so, their relation. None if it is no scene's.
 
+    Two groups of one color and shape are no scene's: nobody could tell which is which.
+
     Reads any text whose groups are written as the generator writes them: count, maybe a size, colour, shape.
     """
     text = " ".join(text.lower().split())
@@ -108,7 +111,8 @@ def parse_caption(text: str) -> Description | None:
     )
     if len(groups) == 1:
         return Description(groups)
+    if (groups[0].color, groups[0].shape) == (groups[1].color, groups[1].shape):
+        return None
     between = RELATION.search(text, found[0].end(), found[1].start())
     relation = RELATION_OF_PHRASE[between.group()] if between else None
-    assert relation is None or relation in RELATIONS
     return Description(groups, relation)

@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 
 from ifvit.encoders.locate import RANDOM_MARK
-from ifvit.encoders.quiet import quiet_transformers
+from ifvit.encoders.untrained import LATENT_CHANNELS, save_tokenizer, untrained_autoencoder, untrained_text_encoder
 
 RANDOM_AUTOENCODER = "random-autoencoder-small"
 RANDOM_TEXT_ENCODER = "random-clip-small"
-START_TOKEN, END_TOKEN = "<|startoftext|>", "<|endoftext|>"
 MAX_TEXT_TOKENS = 77
 SEED = 0
 
@@ -25,20 +24,10 @@ def random_autoencoder_folder() -> Path:
     """Folder with an AutoencoderKL: factor 8, 4 latent channels, 79 thousand parameters."""
 
     def save(folder: Path) -> None:
-        from diffusers import AutoencoderKL
-
-        autoencoder = AutoencoderKL(
-            block_out_channels=(8, 16, 16, 16),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=4,
-            mid_block_add_attention=False,
-        )
+        autoencoder = untrained_autoencoder((8, 16, 16, 16), norm_num_groups=4, image_size=32)
         with torch.no_grad():
             # Untrained, logvar is about 0, far above the mean's variance: sampled latents would hold no image.
-            autoencoder.quant_conv.bias[4:] -= 8
+            autoencoder.quant_conv.bias[LATENT_CHANNELS:] -= 8
         autoencoder.save_pretrained(folder)
 
     return built_once("random-autoencoder-small-1", save)
@@ -48,9 +37,7 @@ def random_text_encoder_folder(vocabulary_size: int, start_token_id: int, end_to
     """Folder with a CLIPTextModel for a tokenizer of that size: hidden size 64, 2 layers, 77 positions."""
 
     def save(folder: Path) -> None:
-        from transformers import CLIPTextConfig, CLIPTextModel
-
-        config = CLIPTextConfig(
+        untrained_text_encoder(
             vocab_size=vocabulary_size,
             hidden_size=64,
             intermediate_size=256,
@@ -60,9 +47,7 @@ def random_text_encoder_folder(vocabulary_size: int, start_token_id: int, end_to
             bos_token_id=start_token_id,
             eos_token_id=end_token_id,
             pad_token_id=end_token_id,
-        )
-        with quiet_transformers():
-            CLIPTextModel(config).save_pretrained(folder)
+        ).save_pretrained(folder)
 
     return built_once(f"random-clip-small-1-{vocabulary_size}-{start_token_id}-{end_token_id}", save)
 
@@ -70,23 +55,7 @@ def random_text_encoder_folder(vocabulary_size: int, start_token_id: int, end_to
 def byte_tokenizer_folder() -> Path:
     """Folder with a CLIPTokenizer without merges: one token per byte, another where it ends a word (514 in all)."""
 
-    def save(folder: Path) -> None:
-        from transformers import CLIPTokenizer
-
-        characters = byte_characters()
-        tokens = [*characters, *(f"{character}</w>" for character in characters), START_TOKEN, END_TOKEN]
-        vocabulary = {token: index for index, token in enumerate(tokens)}
-        CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=MAX_TEXT_TOKENS).save_pretrained(folder)
-
-    return built_once("byte-tokenizer-1", save)
-
-
-def byte_characters() -> list[str]:
-    """For each byte the printable character that byte-level BPE writes for it (GPT-2's table, which CLIP uses)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    shown = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
-    return [shown[byte] for byte in range(256)]
+    return built_once("byte-tokenizer-1", lambda folder: save_tokenizer(folder, [], MAX_TEXT_TOKENS))
 
 
 def built_once(name: str, save: Callable[[Path], None]) -> Path:

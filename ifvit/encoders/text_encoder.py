@@ -1,9 +1,8 @@
-"""The frozen text encoder and its tokenizer: prompts to input_ids to prompt_embeds. The only wrapper of transformers.
+"""The frozen text encoder and its tokenizer: prompts to input_ids to prompt_embeds.
 
 Shape letters: B prompts, T text tokens (padded and truncated), X text width.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +10,12 @@ import torch
 from torch import Tensor
 
 from ifvit.config.errors import UserError
+from ifvit.encoders.clip_files import TOKENIZER_FIELD, load_clip, load_tokenizer, tokenize, tokenizer_digest
 from ifvit.encoders.identity import state_digest
 from ifvit.encoders.locate import EncoderSource, locate
-from ifvit.encoders.quiet import quiet_transformers
 from ifvit.encoders.random_weights import RANDOM_TEXT_ENCODER, byte_tokenizer_folder, random_text_encoder_folder
 
 FIELD = "encoders.text_encoder"
-TOKENIZER_FIELD = "encoders.tokenizer"
-SMALLEST_VOCABULARY = 258  # 256 bytes, start and end; CLIP's has 49,408 entries
 
 
 class TextEncoder:
@@ -47,13 +44,13 @@ class TextEncoder:
                 tokenizer = load_tokenizer(locate(TOKENIZER_FIELD, tokenizer_name))
             folder = random_text_encoder_folder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
             source = EncoderSource(FIELD, str(folder))
-            model = load_model(source)
+            model = load_clip(source, "CLIPTextModel")
         else:
             source = locate(FIELD, name)
-            model = load_model(source)
+            model = load_clip(source, "CLIPTextModel")
             tokenizer = load_tokenizer(locate(TOKENIZER_FIELD, tokenizer_name or name))
         # Before the first padded call, which would leave its padding and truncation in the serialised state.
-        tokenizer_sha256 = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+        tokenizer_sha256 = tokenizer_digest(tokenizer)
         check_fit(model, tokenizer, num_text_tokens)
         identity = {
             "name": name,
@@ -70,14 +67,7 @@ class TextEncoder:
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """input_ids (B, T) int64 on the CPU: start, text, end, padding; B >= 1. "<|endoftext|>" in a prompt is text."""
-        encoding = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.num_text_tokens,
-            split_special_tokens=True,
-        )
-        return torch.tensor(encoding.input_ids, dtype=torch.int64)
+        return tokenize(self.tokenizer, prompts, self.num_text_tokens)
 
     @torch.no_grad()
     def encode(self, input_ids: Tensor) -> Tensor:
@@ -87,47 +77,6 @@ class TextEncoder:
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """prompt_embeds (B, T, X) float32 of the prompts; "" gives the null condition."""
         return self.encode(self.tokenize(prompts))
-
-
-def load_tokenizer(source: EncoderSource) -> Any:
-    from transformers import CLIPTokenizer
-
-    tokenizer = source.load(
-        "a CLIPTokenizer", lambda: CLIPTokenizer.from_pretrained(source.location, subfolder=source.subfolder)
-    )
-    # Where the files are absent, transformers 5 gives a tokenizer with an empty vocabulary instead of an error.
-    if len(tokenizer) < SMALLEST_VOCABULARY:
-        raise UserError(
-            f"{source.field}: '{source.location}' has no CLIP tokenizer (a vocabulary of {len(tokenizer)}); "
-            f"give a local folder with vocab.json and merges.txt, or tokenizer.json: --set {TOKENIZER_FIELD}=DIR"
-        )
-    ids = tokenizer("a cat").input_ids
-    if ids[0] != tokenizer.bos_token_id or ids[-1] != tokenizer.eos_token_id or tokenizer.unk_token_id in ids[1:-1]:
-        raise UserError(f"{source.field}: '{source.location}' has no CLIP tokenizer: it encodes 'a cat' as {ids}")
-    return tokenizer
-
-
-def load_model(source: EncoderSource) -> Any:
-    from transformers import CLIPTextModel
-
-    with quiet_transformers():
-        model, report = source.load(
-            "a CLIPTextModel",
-            lambda: CLIPTextModel.from_pretrained(
-                source.location,
-                subfolder=source.subfolder,
-                dtype=torch.float32,
-                use_safetensors=True,  # never unpickle
-                output_loading_info=True,
-            ),
-        )
-    # Weights that are absent would be random, without an error. Unexpected ones are a full CLIPModel's image half.
-    if wrong := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
-        raise UserError(
-            f"{source.field}: the weights in {source.location} are no CLIPTextModel's: "
-            f"{len(wrong)} tensors are missing or of another shape, such as {wrong[0]}"
-        )
-    return model.eval().requires_grad_(False)
 
 
 def check_fit(model: Any, tokenizer: Any, num_text_tokens: int) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data_prep.images import crop_and_resize
+from ifvit.data.images import crop_and_resize
 from ifvit.encoders.autoencoder import Autoencoder
 
 CELLS = {

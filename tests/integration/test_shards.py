@@ -13,13 +13,13 @@ import torch
 import webdataset
 import yaml
 
-from data_prep.coco import read_coco
-from data_prep.images import load_pixels
+from data_prep.folder_lock import only_writer
 from data_prep.main import main
-from data_prep.shard_folder import only_writer
 from data_prep.shard_writer import ShardWriter
 from data_prep.shards import make_shards
 from ifvit.config.errors import UserError
+from ifvit.data.coco import read_coco
+from ifvit.data.images import load_pixels
 from ifvit.data.loader import BatchLoader
 from ifvit.data.shard_check import check_shards
 from ifvit.data.shard_set import ShardSet
@@ -241,7 +241,7 @@ def test_the_scale_travels_with_the_shards(coco: Path, own: Path) -> None:
 
 
 def test_only_one_process_writes_a_folder(coco: Path, tmp_path: Path) -> None:
-    with only_writer(tmp_path / "train"), pytest.raises(UserError, match=r"process \d+ on .* is writing shards here"):
+    with only_writer(tmp_path / "train", "out"), pytest.raises(UserError, match=r"process \d+ on .* is writing here"):
         make_shards(tiny_recipe(coco, tmp_path))
 
 

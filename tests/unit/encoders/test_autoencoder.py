@@ -83,8 +83,8 @@ def test_pickled_weights_are_not_opened(tmp_path: Path) -> None:
     "name, message",
     [
         ("CompVis/stable-diffusion-v1-4/vae", "is no local folder, and the hub did not give an AutoencoderKL"),
-        ("/nowhere/vae", "is no local folder and no hub name"),
-        ("random-clip-small", "is no local folder and no hub name"),
+        ("/nowhere/vae", "is no local folder, no hub name"),
+        ("random-clip-small", "is no local folder, no hub name"),
     ],
 )
 def test_a_name_that_leads_nowhere(name: str, message: str) -> None:

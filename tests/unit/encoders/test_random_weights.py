@@ -7,7 +7,8 @@ import torch
 
 from ifvit.encoders.identity import state_digest
 from ifvit.encoders.locate import RANDOM_MARK
-from ifvit.encoders.random_weights import built_once, byte_characters, random_autoencoder_folder
+from ifvit.encoders.random_weights import built_once, random_autoencoder_folder
+from ifvit.encoders.untrained import byte_characters
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,11 @@
-"""data_prep/coco.py"""
+"""ifvit/data/coco.py"""
 
 from pathlib import Path
 
 import pytest
 
-from data_prep.coco import images_digest, read_coco
 from ifvit.config.errors import UserError
+from ifvit.data.coco import images_digest, read_coco
 from tests.drawn_coco import draw_coco, edit_annotations
 
 

@@ -1,4 +1,4 @@
-"""data_prep/images.py"""
+"""ifvit/data/images.py"""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from data_prep import images as images_module
-from data_prep.coco import CaptionedImage
-from data_prep.images import load_pixels
 from ifvit.config.errors import UserError
+from ifvit.data import images as images_module
+from ifvit.data.coco import CaptionedImage
+from ifvit.data.images import load_pixels
 
 
 def loaded(path: Path, size: int = 16) -> torch.Tensor:

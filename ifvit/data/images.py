@@ -7,8 +7,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from data_prep.coco import CaptionedImage
 from ifvit.config.errors import UserError
+from ifvit.data.coco import CaptionedImage
 
 MAX_PIXELS = 64_000_000
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")

@@ -1,0 +1,87 @@
+"""How good trained encoders are, on scenes they were not trained on."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_prep.caption_changes import ATTRIBUTES, any_caption, changeable, changed
+from data_prep.scene_attributes import Canonical
+from data_prep.scene_set import SceneSet
+from ifvit.data.scene_captions import parse_caption
+from ifvit.encoders.autoencoder import Autoencoder
+from ifvit.encoders.clip import Clip
+
+GALLERY = 100  # scenes that differ in color, shape, count or relation
+GALLERIES = 20
+BATCH_SIZE = 50
+SEED = 0
+
+
+def reconstruction_psnr(autoencoder: Autoencoder, scenes: SceneSet) -> dict[str, float]:
+    """Peak signal-to-noise ratio, dB, of decoded posterior means: of all pixels, mean over images, the worst image."""
+    errors = []
+    for start in range(0, len(scenes), BATCH_SIZE):
+        pixels = torch.from_numpy(scenes.pixels[start : start + BATCH_SIZE]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        mean, _ = autoencoder.encode(pixels).chunk(2, dim=1)
+        errors.append(((autoencoder.decode(mean) - pixels) / 2).square().mean(dim=(1, 2, 3)))
+    squared_errors = torch.cat(errors).double()
+    return {
+        "images": len(scenes),
+        "psnr": decibel(squared_errors.mean()),
+        "mean_psnr": float(np.mean([decibel(error) for error in squared_errors])),
+        "worst_psnr": decibel(squared_errors.max()),
+    }
+
+
+def decibel(squared_error: torch.Tensor) -> float:
+    return float(-10 * torch.log10(squared_error))
+
+
+def retrieval(clip: Clip, scenes: SceneSet) -> dict[str, Any]:
+    """Whether an image's own caption is nearest to it: among 100 of different scenes, and against an almost true one.
+
+    The captions are those that say all they can: count, color and shape of each group and, with two, the relation.
+    """
+    generator = random.Random(SEED)
+    prompts = [full_caption(texts) for texts in scenes.prompts]
+    images, texts = clip.image_features(scenes.pixels), clip.text_features(prompts)
+    contents = [Canonical.of(scene) for scene in scenes.descriptions]
+    hits = []
+    for _ in range(GALLERIES):
+        order = generator.sample(range(len(scenes)), len(scenes))
+        rows = list({contents[row]: row for row in order}.values())[:GALLERY]
+        hits += (images[rows] @ texts[rows].T).argmax(dim=1).eq(torch.arange(len(rows))).tolist()
+    return {
+        "images": len(scenes),
+        "gallery": min(GALLERY, len(set(contents))),
+        "top1": float(np.mean(hits)),
+        "against_almost_true": {
+            name: almost_true_rate(clip, images, texts, scenes, name, generator) for name in ATTRIBUTES
+        },
+    }
+
+
+def full_caption(prompts: tuple[str, ...]) -> str:
+    """The first caption that says where its groups stand, if one does."""
+    return next((text for text in prompts if (said := parse_caption(text)) and said.relation), prompts[0])
+
+
+def almost_true_rate(
+    clip: Clip, images: torch.Tensor, texts: torch.Tensor, scenes: SceneSet, attribute: str, generator: random.Random
+) -> float:
+    """Share of images that are nearer to their own caption than to one in which `attribute` is changed."""
+    rows = [row for row, scene in enumerate(scenes.descriptions) if attribute in changeable(scene)]
+    almost = [said_in_full(changed(scenes.descriptions[row], attribute, generator), generator) for row in rows]
+    others = clip.text_features(almost)
+    own = (images[rows] * texts[rows]).sum(dim=1)
+    return float((own > (images[rows] * others).sum(dim=1)).double().mean())
+
+
+def said_in_full(scene: Any, generator: random.Random) -> str:
+    while True:
+        text = any_caption(scene, generator)
+        said = parse_caption(text)
+        if said is not None and (said.relation is None) == (scene.relation is None):
+            return text

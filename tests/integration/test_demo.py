@@ -1,0 +1,104 @@
+"""`make demo` in miniature: the same commands on a smaller world, with a smaller model."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ifvit.evaluation.scene_detector import detect
+
+SCENES = (
+    "--num-images 320 --num-held-out-images 20 --max-count 1 --colors red green --shapes square --min-size 20 "
+    "--max-size 24 --patterns plain --tones grey"
+)
+SMALLER = {
+    "model.hidden_size": "96",
+    "model.num_attention_heads": "3",
+    "model.depth": "4",
+    "model.fusion.num_image_blocks": "1",
+    "train.max_steps": "400",
+    "ema.decays": "[0.98]",
+    "sampling.every_steps": "200",
+    "sampling.num_inference_steps": "12",
+    "checkpoint.every_steps": "400",
+}
+
+
+def make_demo(repository: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    fields = {
+        "data.coco_root": folder / "scenes",
+        "data.shards_root": folder / "shards",
+        "runtime.runs_root": folder / "runs",
+        **SMALLER,
+    }
+    return subprocess.run(
+        [
+            "make", "--old-file", ".venv/.installed", "demo", f"DEMO={folder}", f"DEMO_SCENES={SCENES}",
+            "DEMO_SET=" + " ".join(f"--set {name}={value}" for name, value in fields.items()), "DEMO_NUM_IMAGES=20",
+        ],
+        cwd=repository,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def demo(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    made = make_demo(repository, folder)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert f"{folder}/samples/grid.png" in made.stdout and f"make ui RUNS={folder}/runs" in made.stdout
+    return folder
+
+
+def pictures(folder: Path) -> tuple[np.ndarray, list[str]]:
+    entries = json.loads((folder / "samples/samples.json").read_text())["images"]
+    return np.stack([np.asarray(Image.open(folder / "samples" / entry["file"])) for entry in entries]), [
+        entry["prompt"] for entry in entries
+    ]
+
+
+def test_it_draws_shapes_not_noise(demo: Path) -> None:
+    images, prompts = pictures(demo)
+    assert images.shape == (16, 64, 64, 3) and len(set(prompts)) == 16
+    assert images.std(axis=(1, 2, 3)).min() > 5  # none is blank
+    found = detect(images)
+    assert sum(bool(shapes) for shapes in found) >= 8
+    noise = np.random.default_rng(0).integers(0, 256, images.shape, dtype=np.uint8)
+    assert not any(detect(noise))
+
+
+def test_it_leaves_a_run_a_table_and_an_mlflow_store(demo: Path) -> None:
+    run = demo / "runs/demo"
+    assert (demo / "runs/mlflow.db").is_file()
+    assert sorted(path.name for path in (run / "samples").iterdir()) == ["step-00000200.png", "step-00000400.png"]
+    (results_file,) = run.glob("evaluation/*/results.json")
+    results = json.loads(results_file.read_text())
+    assert results["notice"] == ""  # bundled encoders are trained ones
+    assert list(results["splits"]) == ["val"]  # this little world has no held-out combination
+    assert results["splits"]["val"]["real"]["scene_alignment"]["average_match_ratio"] == 1.0
+    assert results["splits"]["val"]["generated"]["scene_alignment"]["num_images"] == 20
+
+
+def test_a_second_start_reuses_everything(demo: Path, repository: Path) -> None:
+    before, _ = pictures(demo)
+    started = (demo / "runs/demo/metrics.jsonl").read_bytes()
+    again = make_demo(repository, demo)
+    assert again.returncode == 0, again.stderr
+    assert "were there already" in again.stdout
+    assert (demo / "runs/demo/metrics.jsonl").read_bytes() == started
+    assert np.array_equal(pictures(demo)[0], before)
+
+
+def test_clean_demo_removes_it(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    shutil.copytree(repository / "recipes", folder)
+    subprocess.run(["make", "clean-demo", f"DEMO={folder}"], cwd=repository, check=True, capture_output=True)
+    assert not folder.exists()

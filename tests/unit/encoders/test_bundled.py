@@ -1,0 +1,77 @@
+"""The encoders that ifvit brings along: as good as they say, small, and loaded as any others."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.encoder_quality import reconstruction_psnr, retrieval
+from data_prep.scene_drawing import SceneOptions, draw_scene
+from data_prep.scene_set import SceneSet
+from ifvit.data.scene_captions import captions
+from ifvit.encoders.autoencoder import Autoencoder
+from ifvit.encoders.clip import Clip
+from ifvit.encoders.locate import BUNDLED_FOLDER
+from ifvit.encoders.text_encoder import TextEncoder
+from ifvit.evaluation.scene_detector import detect
+
+REPORT = json.loads((BUNDLED_FOLDER / "quality.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def new_scenes() -> SceneSet:
+    """200 scenes of a seed that no encoder was trained on."""
+    scenes, prompts = [], []
+    for seed in range(200):
+        generator = random.Random(f"bundled {seed}")
+        scene = draw_scene(SceneOptions(), generator)
+        scenes.append(scene)
+        prompts.append(tuple(captions(scene.description, scene.sizes, scene.background, 5, generator)))
+    return SceneSet(
+        np.stack([scene.pixels for scene in scenes]),
+        prompts,
+        [scene.description for scene in scenes],
+        [scene.boxes for scene in scenes],
+    )
+
+
+def test_together_they_are_small() -> None:
+    files = [file for file in BUNDLED_FOLDER.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 8_000_000
+    assert {file.suffix for file in files} <= {".json", ".safetensors"}
+
+
+def test_the_report_says_how_they_were_made_and_meets_the_goals() -> None:
+    assert REPORT["scenes"]["num_images"] >= 10_000
+    for split in ("val", "unseen"):
+        quality = REPORT["quality"][split]
+        assert quality["reconstruction"]["psnr"] >= 30 and quality["reconstruction"]["images"] >= 1000
+        assert quality["retrieval"]["top1"] >= 0.9 and quality["retrieval"]["gallery"] == 100
+
+
+def test_reconstructions_keep_every_shape(new_scenes: SceneSet) -> None:
+    autoencoder = Autoencoder.load("scenes-autoencoder")
+    assert (autoencoder.factor, autoencoder.latent_channels, autoencoder.identity["random"]) == (4, 4, False)
+    assert reconstruction_psnr(autoencoder, new_scenes)["psnr"] >= 30
+    pixels = torch.from_numpy(new_scenes.pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    mean, _ = autoencoder.encode(pixels).chunk(2, dim=1)
+    decoded = ((autoencoder.decode(mean) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    wanted = [sum(group.count for group in scene.groups) for scene in new_scenes.descriptions]
+    found = [len(shapes) for shapes in detect(decoded)]
+    assert np.mean(np.equal(wanted, found)) >= 0.97
+
+
+def test_the_clip_finds_an_image_s_caption_among_a_hundred(new_scenes: SceneSet) -> None:
+    clip = Clip.load("scenes-clip")
+    assert not clip.notice
+    result = retrieval(clip, new_scenes)
+    assert result["gallery"] == 100 and result["top1"] >= 0.9
+
+
+def test_the_text_encoder_is_the_clip_s_own() -> None:
+    text_encoder = TextEncoder.load("scenes-clip", None, 24)
+    assert text_encoder.hidden_size == 128 and not text_encoder.identity["random"]
+    embeds = text_encoder.encode_prompts(["a red star", "a red star", ""])
+    assert embeds.shape == (3, 24, 128) and torch.equal(embeds[0], embeds[1]) and not torch.equal(embeds[0], embeds[2])

@@ -1,0 +1,75 @@
+"""ifvit/reporting/table.py and ifvit/reporting/text.py"""
+
+import json
+from typing import Any
+
+import pytest
+
+from ifvit.reporting.comparison import Comparison
+from ifvit.reporting.table import COST_TITLES, comparison_text, markdown, table_rows
+from ifvit.reporting.text import results_text
+
+
+@pytest.fixture(scope="module")
+def cells(comparison: Comparison) -> dict[str, dict[str, str]]:
+    """By run and title."""
+    titles, *rows = table_rows(comparison)
+    return {row[0]: dict(zip(titles, row, strict=True)) for row in rows}
+
+
+def test_a_row_for_each_run_mean_and_ceiling(cells: dict[str, dict[str, str]]) -> None:
+    assert list(cells) == [
+        "early_seed1", "early_seed2", "cross_seed1", "cross_seed2", "later", "early_seed* (n = 2)",
+        "cross_seed* (n = 2)", "reconstructions", "real images",
+    ]  # fmt: skip
+
+
+def test_cells_have_both_splits(cells: dict[str, dict[str, str]]) -> None:
+    assert cells["early_seed1"]["match ratio"] == "0.500 / 0.400"
+    assert cells["early_seed1"]["conditioning"] == "concat"
+    assert cells["early_seed1"]["steps"] == "200"
+    assert cells["early_seed* (n = 2)"]["match ratio"] == "0.550 ± 0.071 / 0.450 ± 0.071"
+    assert cells["real images"]["Frechet distance"] == "0.00 / 0.00"
+    assert cells["real images"]["parameters"] == ""
+
+
+def test_a_run_without_evaluation_says_so(cells: dict[str, dict[str, str]]) -> None:
+    later = cells["later"]
+    assert {title for title, cell in later.items() if cell == "not run"} == later.keys() - set(COST_TITLES)
+    assert later["steps"] == "-" and later["parameters"] == cells["early_seed1"]["parameters"]
+
+
+def test_markdown_is_one_table_with_its_remarks(comparison: Comparison) -> None:
+    table, remarks = markdown(comparison).split("\n\n")
+    lines = table.splitlines()
+    assert {line.count("|") for line in lines} == {len(table_rows(comparison)[0]) + 1}
+    for remark in ("val (500 images) / unseen (500 images)", "omega 1", "trained on 1 CPU process", "median"):
+        assert remark in remarks
+        assert remark in comparison_text(comparison)
+
+
+def test_different_hardware_is_said(comparison: Comparison) -> None:
+    from dataclasses import replace
+
+    first, *others = comparison.runs
+    mixed = Comparison((replace(first, hardware="1 x GPU"), *others))
+    assert "speeds and times are not comparable: early_seed1: 1 x GPU; early_seed2, cross_seed1" in markdown(mixed)
+
+
+def test_an_evaluation_s_text_leaves_out_what_was_not_measured(comparison: Comparison) -> None:
+    assert "match ratio" in results_text(comparison.results)
+    results: dict[str, Any] = json.loads(json.dumps(comparison.results))
+    for image_sets in results["splits"].values():
+        for metrics in image_sets.values():
+            metrics["scene_alignment"] = {"remark": "nothing was counted"}
+    text = results_text(results)
+    assert "match ratio" not in text and "Frechet distance" in text
+    assert text.count("nothing was counted") == 1
+    assert [line.split()[0] for line in text.splitlines()[1:5]] == ["val,", "generated", "reconstructions", "real"]
+
+
+def test_a_mean_over_nothing_is_a_dash(comparison: Comparison) -> None:
+    results: dict[str, Any] = json.loads(json.dumps(comparison.results))
+    results["splits"]["val"]["generated"]["scene_alignment"]["relation_accuracy"] = None
+    generated = results_text(results).splitlines()[2]
+    assert generated.split()[-1] == "-"
