@@ -15,11 +15,16 @@ PROMPT ?= A man riding a wave on a surfboard.
 OUT ?= samples
 RUNS ?= runs
 CELL ?=
+COMPARED ?=
+COMPARISON ?= comparison
+CELLS := concat_early concat_intermediate cross_early cross_intermediate
+SEEDS ?= 1 2 3
 # The demo's world, up to three shapes of a few kinds, is one that a small model learns in minutes.
 DEMO ?= demo
 DEMO_SCENES ?= --num-images 3000 --max-count 3 --colors red green blue yellow --shapes circle square triangle \
 	--patterns plain --min-size 16
 DEMO_SET ?= $(foreach field,data.coco_root=$(DEMO)/scenes data.shards_root=$(DEMO)/shards runtime.runs_root=$(DEMO)/runs,--set $(field))
+DEMO_PROMPTS ?= recipes/demo_prompts.txt
 DEMO_NUM_IMAGES ?= 100
 export PROMPT
 PORT ?= 5000
@@ -31,7 +36,8 @@ TEST_ENVIRONMENT := DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENI
 MARKS := not memorise$(if $(IFVIT_TEST_DATA),, and not coco)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clean-demo shards train sample ui check test memorise bench gpu-check clean
+.PHONY: help setup demo clean-demo shards train sample evaluate compare scenes-shards scenes-cells ui check test memorise bench \
+	gpu-check clean $(foreach cell,$(CELLS),$(foreach seed,$(SEEDS),scenes-$(cell)-$(seed)))
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -51,7 +57,7 @@ demo: $(STAMP)  ## scenes -> shards -> training -> samples -> counting table, in
 	@$(BIN)/python -m data_prep scenes --out "$(DEMO)/scenes" $(DEMO_SCENES)
 	@$(BIN)/python -m data_prep shards recipes/demo.yaml $(DEMO_SET)
 	@$(BIN)/ifvit train recipes/demo.yaml $(DEMO_SET)
-	@$(BIN)/ifvit sample "$(DEMO)/runs/demo" --prompts-file recipes/demo_prompts.txt --seed 0 --out "$(DEMO)/samples"
+	@$(BIN)/ifvit sample "$(DEMO)/runs/demo" --prompts-file "$(DEMO_PROMPTS)" --seed 0 --out "$(DEMO)/samples"
 	@$(BIN)/ifvit evaluate "$(DEMO)/runs/demo" --num-images $(DEMO_NUM_IMAGES)
 	@echo
 	@echo "pictures: $(DEMO)/samples/grid.png, and $(DEMO)/runs/demo/samples from while it trained"
@@ -78,6 +84,29 @@ ui: $(STAMP)  ## RUNS=runs PORT=5000: MLflow on 127.0.0.1
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) \
 		--workers 1 --backend-store-uri "sqlite:///$$(cd "$(RUNS)" && pwd)/mlflow.db"
 
+scenes-shards: $(STAMP)
+	$(BIN)/python -m data_prep scenes --out data/scenes --num-images 20000 --num-held-out-images 1000 --seed 0
+	$(BIN)/python -m data_prep shards recipes/scenes/cross_intermediate.yaml
+
+# One target for each cell and seed, so that `make -j2 scenes-cells` trains two at once.
+define SCENES_RUN
+scenes-$(1)-$(2): scenes-shards
+	$$(BIN)/ifvit train recipes/scenes/$(1).yaml --set name=scenes_$(1)_$(2) --set seed=$(2) $$(SET)
+	$$(BIN)/ifvit evaluate runs/scenes_$(1)_$(2) --num-images 500
+endef
+$(foreach cell,$(CELLS),$(foreach seed,$(SEEDS),$(eval $(call SCENES_RUN,$(cell),$(seed)))))
+
+scenes-cells: $(foreach cell,$(CELLS),$(foreach seed,$(SEEDS),scenes-$(cell)-$(seed)))  ## SEEDS="1 2 3" COMPARISON=FOLDER: the four cells on scenes, trained, evaluated and compared
+	$(BIN)/ifvit compare $(foreach cell,$(CELLS),$(foreach seed,$(SEEDS),runs/scenes_$(cell)_$(seed))) --out "$(COMPARISON)"
+
+evaluate: $(STAMP)  ## RUN=runs/NAME: images of unseen captions, measured against the real ones
+	@test -n "$(RUN)" || { echo "RUN: give the run's folder, make evaluate RUN=runs/NAME"; exit 2; }
+	$(BIN)/ifvit evaluate "$(RUN)"
+
+compare: $(STAMP)  ## COMPARED="runs/A runs/B": evaluated runs in one table and figure
+	@test -n "$(COMPARED)" || { echo 'COMPARED: give the runs, make compare COMPARED="runs/A runs/B"'; exit 2; }
+	$(BIN)/ifvit compare $(COMPARED) --out "$(COMPARISON)"
+
 check: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -90,7 +119,7 @@ memorise: $(STAMP)  ## CELL=...: each of the four cells (or one) learns eight re
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m memorise -rP $(if $(CELL),-k $(CELL),-n 2)
 
 bench: $(STAMP)  ## time of a training step of the four cells, relative to concat_early; on an idle machine, minutes
-	$(BIN)/ifvit bench step recipes/coco256/{concat_early,concat_intermediate,cross_early,cross_intermediate}.yaml
+	$(BIN)/ifvit bench step $(CELLS:%=recipes/coco256/%.yaml)
 
 gpu-check: $(STAMP)  ## on a GPU machine: writes gpu-check.json
 	$(BIN)/python -m ifvit.benchmark.gpu_check --out gpu-check.json

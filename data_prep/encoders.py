@@ -7,7 +7,6 @@ finished in the output folder is kept; remove a folder there to train it again.
 
 import argparse
 import json
-import platform
 import shutil
 from collections.abc import Callable
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from typing import Any
 
 from data_prep.scenes import SETTINGS_FILE
 from ifvit.config.errors import UserError
+from ifvit.runtime.environment import cpu_model
 from ifvit.runtime.files import write_atomically
 
 AUTOENCODER, CLIP, QUALITY_FILE = "autoencoder", "clip", "quality.json"
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         **numbers,
         "scenes": json.loads((args.scenes / SETTINGS_FILE).read_text(encoding="utf-8")),
         **measured(args.out, args.scenes),
-        "machine": platform.machine(),
+        "cpu": cpu_model(),
         "versions": {name: version(name) for name in ("torch", "transformers", "diffusers", "tokenizers")},
     }
     text = json.dumps(report, indent=2)

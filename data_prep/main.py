@@ -7,6 +7,7 @@ from ifvit.config.verbs import run_verb
 VERBS = {
     "scenes": "draw a countable world of colored shapes with captions, in COCO's layout",
     "shards": "encode a COCO folder into shards of latents and text, as a recipe says",
+    "encoders": "train the small encoders that ifvit brings along, on scenes",
 }
 
 

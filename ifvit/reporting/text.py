@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ifvit.reporting.counting import counting_text
 from ifvit.reporting.numbers import IMAGE_SETS, aligned, measured_columns, number, shown
 
 
 def results_text(results: Mapping[str, Any]) -> str:
-    """A table of all splits, and below it what must be known to read it."""
+    """A table of all splits, that of counts where there are some, and below what must be known to read it."""
     listed = measured_columns(results["splits"])
     rows = [["", *(column.title for _, column in listed)]]
     for split, image_sets in results["splits"].items():
@@ -15,7 +16,7 @@ def results_text(results: Mapping[str, Any]) -> str:
         for key, title in IMAGE_SETS.items():
             cells = [shown(number(image_sets[key], name, column), column.decimals) for name, column in listed]
             rows.append([f"  {title}", *cells])
-    return "\n".join([aligned(rows), *remarks(results)])
+    return "\n".join([aligned(rows), *filter(None, [counting_text(results)]), *remarks(results)])
 
 
 def remarks(results: Mapping[str, Any]) -> list[str]:
