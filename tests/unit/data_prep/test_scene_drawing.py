@@ -37,10 +37,13 @@ def test_everything_is_drawn() -> None:
 
 
 def test_options_are_obeyed() -> None:
-    options = SceneOptions(3, ("red", "blue"), ("star", "cross"), min_size=12, max_size=16)
+    options = SceneOptions(
+        3, ("red", "blue"), ("star", "cross"), ("dark", "light"), ("plain",), min_size=12, max_size=16
+    )
     drawn = scenes(options, 100)
     assert {group.color for group in all_groups(drawn)} == {"red", "blue"}
     assert {group.shape for group in all_groups(drawn)} == {"star", "cross"}
+    assert {scene.background for scene in drawn} == {("dark", "plain"), ("light", "plain")}
     totals = {sum(group.count for group in scene.description.groups) for scene in drawn}
     assert totals == {1, 2, 3}
     sides = {side for scene in drawn for boxes in scene.boxes for box in boxes for side in box[2:]}

@@ -403,6 +403,8 @@ def test_other_settings_are_refused(
             ["--colors", "mauve"],
             "--colors: 'mauve' is unknown, must be one of red, orange, yellow, green, blue, purple",
         ),
+        (["--tones", "drak"], "--tones: 'drak' is unknown (did you mean dark?), must be one of dark, grey, light"),
+        (["--patterns", "dotted"], "--patterns: 'dotted' is unknown, must be one of plain, shaded, striped, checked"),
         (["--shapes", "stars"], "--shapes: 'stars' is unknown (did you mean star?), must be one of circle, square,"),
         (["--shapes", "star", "star"], "--shapes: star is given twice"),
         (["--num-images", "0"], "--num-images: is 0, must be from 1 to 1000000000"),
