@@ -15,6 +15,7 @@ from ifvit.encoders.autoencoder import Autoencoder
 from ifvit.encoders.clip import Clip
 from ifvit.encoders.locate import BUNDLED_FOLDER
 from ifvit.encoders.text_encoder import TextEncoder
+from ifvit.evaluation.references import reconstructed
 from ifvit.evaluation.scene_detector import detect
 
 REPORT = json.loads((BUNDLED_FOLDER / "quality.json").read_text())
@@ -55,9 +56,7 @@ def test_reconstructions_keep_every_shape(new_scenes: SceneSet) -> None:
     autoencoder = Autoencoder.load("scenes-autoencoder")
     assert (autoencoder.factor, autoencoder.latent_channels, autoencoder.identity["random"]) == (4, 4, False)
     assert reconstruction_psnr(autoencoder, new_scenes)["psnr"] >= 30
-    pixels = torch.from_numpy(new_scenes.pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-    mean, _ = autoencoder.encode(pixels).chunk(2, dim=1)
-    decoded = ((autoencoder.decode(mean) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    decoded = reconstructed(new_scenes.pixels, autoencoder, batch_size=50)
     wanted = [sum(group.count for group in scene.groups) for scene in new_scenes.descriptions]
     found = [len(shapes) for shapes in detect(decoded)]
     assert np.mean(np.equal(wanted, found)) >= 0.97
