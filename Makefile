@@ -19,10 +19,11 @@ COMPARED ?=
 COMPARISON ?= comparison
 CELLS := concat_early concat_intermediate cross_early cross_intermediate
 SEEDS ?= 1 2 3
-# The demo's world, up to three shapes of a few kinds, is one that a small model learns in minutes.
+# Up to three shapes of a few kinds: a world that a small model learns on a CPU. `SCENES=...` gives another one.
+SMALL_WORLD := --max-count 3 --colors red green blue yellow --shapes circle square triangle --patterns plain --min-size 16
+SCENES ?= --num-images 20000 --num-held-out-images 1000 $(SMALL_WORLD)
 DEMO ?= demo
-DEMO_SCENES ?= --num-images 3000 --max-count 3 --colors red green blue yellow --shapes circle square triangle \
-	--patterns plain --min-size 16
+DEMO_SCENES ?= --num-images 3000 $(SMALL_WORLD)
 DEMO_SET ?= $(foreach field,data.coco_root=$(DEMO)/scenes data.shards_root=$(DEMO)/shards runtime.runs_root=$(DEMO)/runs,--set $(field))
 DEMO_PROMPTS ?= recipes/demo_prompts.txt
 DEMO_NUM_IMAGES ?= 100
@@ -84,8 +85,8 @@ ui: $(STAMP)  ## RUNS=runs PORT=5000: MLflow on 127.0.0.1
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) \
 		--workers 1 --backend-store-uri "sqlite:///$$(cd "$(RUNS)" && pwd)/mlflow.db"
 
-scenes-shards: $(STAMP)
-	$(BIN)/python -m data_prep scenes --out data/scenes --num-images 20000 --num-held-out-images 1000 --seed 0
+scenes-shards: $(STAMP)  ## SCENES="--num-images ...": the world of recipes/scenes and its shards
+	$(BIN)/python -m data_prep scenes --out data/scenes --seed 0 $(SCENES)
 	$(BIN)/python -m data_prep shards recipes/scenes/cross_intermediate.yaml
 
 # One target for each cell and seed, so that `make -j2 scenes-cells` trains two at once.
