@@ -1,4 +1,4 @@
-"""One evaluation from a run's checkpoint to results.json: prompts, sampler, CLIP and metrics meet here."""
+"""One evaluation from trained weights to results.json: prompts, sampler, CLIP and metrics meet here."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import ifvit
 from ifvit.commands.sampling_options import sampling_overrides
-from ifvit.commands.trained_model import load_run
+from ifvit.commands.trained_model import load_trained_model
 from ifvit.config.schema import Recipe
 from ifvit.data.images import refuse_bombs
 from ifvit.encoders.clip import OPTION, Clip
@@ -34,7 +34,6 @@ from ifvit.runtime.distributed import Ranks, training_device
 from ifvit.runtime.environment import cpu_model, git_state, gpu_names, package_versions
 from ifvit.runtime.files import write_atomically
 from ifvit.runtime.progress import Progress
-from ifvit.runtime.run_directory import RunDirectory
 from ifvit.sampling.grid import labelled_grid
 
 GRID_FILE = "grid.png"
@@ -42,17 +41,19 @@ GRID_IMAGES = 16  # of each split
 
 
 class Evaluation:
-    """One checkpoint of a run, measured in one way. `arguments` are those of `ifvit evaluate`.
+    """A checkpoint of a run or a model folder, measured in one way. `arguments` are those of `ifvit evaluate`.
 
-    Raises UserError where checkpoint, splits, encoders or CLIP are not there or do not fit.
+    Raises UserError where weights, splits, encoders or CLIP are not there or do not fit.
     """
 
-    def __init__(self, run: RunDirectory, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace) -> None:
         overrides = [*arguments.overrides, *sampling_overrides(arguments)]
         if arguments.coco_root is not None:
             overrides.append(f"data.coco_root={json.dumps(arguments.coco_root)}")
         self.seed = arguments.seed
-        self.trained = load_run(run, arguments.step, arguments.ema_decay, overrides)
+        self.trained = load_trained_model(
+            arguments.source, arguments.recipe, overrides, step=arguments.step, ema_decay=arguments.ema_decay
+        )
         self.recipe = self.trained.recipe
         coco_root = self.recipe.data.coco_root
         splits = arguments.splits or default_splits(coco_root)
@@ -76,7 +77,8 @@ class Evaluation:
             self.lists, self.reals, self.recipe.sampling, self.seed, self.encoders, self.clip
         )
         digest = short_digest(self.checkpoint, self.protocol, self.device.type)
-        self.folder = run.evaluation / f"step-{self.trained.step:08d}-{digest}"
+        weights = "weights" if self.trained.step is None else f"step-{self.trained.step:08d}"
+        self.folder = self.trained.own.evaluation / f"{weights}-{digest}"
 
     def finished_results(self) -> dict[str, Any] | None:
         """What an earlier start wrote, if it has every metric."""
@@ -170,10 +172,10 @@ def load_clip(recipe: Recipe, name: str | None, device: torch.device) -> Clip:
     return Clip.load(recipe.encoders.text_encoder, device, FIELD, recipe.encoders.tokenizer)
 
 
-def run_evaluation(run: RunDirectory, arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+def run_evaluation(arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """The evaluation that `arguments` ask for, made now or earlier: its folder, and what results.json has."""
     refuse_bombs()
-    evaluation = Evaluation(run, arguments)
+    evaluation = Evaluation(arguments)
     print(
         f"{evaluation.trained.description}, {evaluation.device.type}, attention: {evaluation.attention_backend}. "
         f"{evaluation.notice}".rstrip(),

@@ -9,16 +9,21 @@ from pathlib import Path
 
 from ifvit.runtime.files import refuse_used_folder
 
+PRECISIONS = {"fp32": "float32", "fp16": "float16"}  # as torch calls them
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder, runs/NAME")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the model folder to write")
     parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest intact one)")
     parser.add_argument("--ema-decay", type=float, metavar="D", help="which average (default: the recipe's first)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the weights (default: fp32)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     refuse_used_folder(arguments.out, "--out")
+    import torch
+
     from ifvit.commands.trained_model import load_run, write_description
     from ifvit.model.weights import save_model
     from ifvit.runtime.run_directory import find_run
@@ -27,11 +32,14 @@ def run(arguments: argparse.Namespace) -> None:
     trained = load_run(run_directory, arguments.step, arguments.ema_decay)
     unfinished = arguments.out.with_name(f".unfinished-{arguments.out.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
-    save_model(unfinished, trained.recipe.model, trained.model.state_dict())
+    dtype = getattr(torch, PRECISIONS[arguments.precision])
+    save_model(unfinished, trained.recipe.model, trained.model.state_dict(), dtype)
     shutil.copy(run_directory.recipe_file, unfinished)
     shutil.copy(run_directory.environment_file, unfinished)
-    write_description(unfinished, trained.description)
+    rounded = "" if arguments.precision == "fp32" else f", {arguments.precision}"
+    description = trained.description + rounded
+    write_description(unfinished, description)
     if arguments.out.is_dir():
         arguments.out.rmdir()
     unfinished.rename(arguments.out)
-    print(f"{arguments.out}: {trained.description}")
+    print(f"{arguments.out}: {description}")

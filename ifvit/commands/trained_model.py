@@ -29,6 +29,7 @@ class TrainedModel:
     recipe: Recipe
     description: str  # for people: which weights these are
     encoders: dict[str, Any] | None  # identity of the encoders it was trained with, where that is known
+    own: RunDirectory  # the run, or the model folder, which keeps its recipe and evaluations under the same names
     step: int | None = None  # of a run's checkpoint, and which of its averages
     ema_decay: float | None = None
 
@@ -106,11 +107,10 @@ def load_run(
     model = UViT(recipe.model)
     load_weights(model, read_weights(checkpoint, decay), str(checkpoint.folder))
     description = f"{recipe.name}, step {checkpoint.manifest.step}, EMA {decay:g}"
-    return TrainedModel(model.eval(), recipe, description, last_encoders(run), checkpoint.manifest.step, decay)
+    return TrainedModel(model.eval(), recipe, description, last_encoders(run), run, checkpoint.manifest.step, decay)
 
 
 def load_model_folder(own: RunDirectory, recipe_file: str | None, overrides: Sequence[str]) -> TrainedModel:
-    # An export keeps its run's recipe and environment under the same names.
     model = load_model(own.path)
     if own.recipe_file.is_file():
         recipe = changed(own.read_recipe(), overrides)
@@ -119,7 +119,7 @@ def load_model_folder(own: RunDirectory, recipe_file: str | None, overrides: Seq
     else:
         raise UserError(f"{own.path}: has no recipe.yaml; give encoders and sampling with --recipe RECIPE")
     recipe = recipe.model_copy(update={"model": model.config})
-    return TrainedModel(model, recipe, read_description(own.path), last_encoders(own))
+    return TrainedModel(model, recipe, read_description(own.path), last_encoders(own), own)
 
 
 def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:

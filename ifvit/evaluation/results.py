@@ -1,4 +1,4 @@
-"""results.json: what an evaluation writes into its run, and how it is found again.
+"""results.json: what an evaluation writes beside the weights, and how it is found again.
 
 It has `run`, `time`, `checkpoint`, `protocol`, `notice`, `encoders`, `made_on`, `seconds`, and under
 `splits.{split}.{generated, reconstructions, real}.{metric}` the metric's values.
@@ -32,6 +32,6 @@ def read_results(folder: Path) -> dict[str, Any] | None:
 
 def newest_results(run: RunDirectory, step: int | None = None) -> dict[str, Any] | None:
     """The run's evaluation that was finished last, of any checkpoint or that of `step`; None where there is none."""
-    found = [read_results(folder) for folder in sorted(run.evaluation.glob("step-*"))]
+    found = [read_results(folder) for folder in sorted(run.evaluation.glob("*"))]
     finished = [results for results in found if results and step in (None, results["checkpoint"]["step"])]
     return max(finished, key=lambda results: results["time"], default=None)

@@ -20,10 +20,12 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
-def save_model(folder: Path, config: ModelConfig, state_dict: dict[str, Tensor]) -> None:
-    """Write `config` and float32 weights into `folder`, which is made."""
+def save_model(
+    folder: Path, config: ModelConfig, state_dict: dict[str, Tensor], dtype: torch.dtype = torch.float32
+) -> None:
+    """Write `config` and the weights, as `dtype`, into `folder`, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().float().contiguous() for name, tensor in state_dict.items()}
+    weights = {name: tensor.detach().to(dtype).contiguous() for name, tensor in state_dict.items()}
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     make_readable(folder / WEIGHTS_FILE)
     (folder / CONFIG_FILE).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")

@@ -152,6 +152,32 @@ def test_another_checkpoint_or_protocol_is_another_folder(
     assert not np.array_equal(images(), images(*options))
 
 
+def test_an_export_has_the_numbers_of_its_run(
+    evaluated: Path, run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
+) -> None:
+    export = tmp_path / "export"
+    ifvit_main("export", run, "--out", export)
+    done = ifvit_main("evaluate", export, "--clip", clip, "--num-images", NUM_IMAGES)
+    folder = Path(done.stdout.splitlines()[-1])
+    assert folder.parent == export / "evaluation" and folder.name.startswith("weights-")
+    ours, theirs = results_of(folder), results_of(evaluated)
+    assert ours["splits"] == theirs["splits"] and ours["protocol"] == theirs["protocol"]
+    assert ours["checkpoint"]["weights_sha256"] == theirs["checkpoint"]["weights_sha256"]
+    assert "tiny" in ifvit_main("compare", export, "--out", tmp_path / "comparison").stdout
+
+
+def test_weights_without_a_recipe_take_one(run: Path, clip: Path, tmp_path: Path, ifvit_main: Command) -> None:
+    export = tmp_path / "export"
+    ifvit_main("export", run, "--out", export)
+    for file in ("recipe.yaml", "environment.json"):
+        (export / file).unlink()
+    arguments = ["--clip", clip, "--num-images", NUM_IMAGES, "--splits", "val", "--set", "encoders.scaling_factor=1"]
+    refused = ifvit_main("evaluate", export, *arguments, code=2)
+    assert "has no recipe.yaml; give encoders and sampling with --recipe RECIPE" in refused.stderr
+    done = ifvit_main("evaluate", export, *arguments, "--recipe", run.parents[1] / "recipe.yaml")
+    assert results_of(Path(done.stdout.splitlines()[-1]))["checkpoint"]["step"] is None
+
+
 def test_captions_that_are_no_scenes_are_not_counted(
     run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
 ) -> None:

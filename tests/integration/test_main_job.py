@@ -216,6 +216,18 @@ def test_an_export_gives_the_same_images_without_the_run(
     assert all(torch.equal(loaded[name], average[name]) for name in average)
 
 
+def test_an_export_in_half_precision_says_so(finished_run: Path, tmp_path: Path, ifvit_main: Command) -> None:
+    export = tmp_path / "export"
+    done = ifvit_main("export", finished_run, "--out", export, "--precision", "fp16")
+    description = (export / "description.txt").read_text().strip()
+    assert description.endswith("EMA 0.9, fp16") and done.stdout == f"{export}: {description}\n"
+    rounded = ifvit.load_model(export).state_dict()
+    checkpoint = newest_checkpoint(finished_run / "checkpoints")
+    assert checkpoint is not None
+    average = checkpoint.read_all("ema-0.9")
+    assert all(torch.equal(rounded[name], average[name].half().float()) for name in average)
+
+
 def test_training_starts_from_an_export(
     finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, command: Command, ifvit_main: Command
 ) -> None:

@@ -23,6 +23,18 @@ def test_a_model_folder_is_read_back(tmp_path: Path) -> None:
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_half_precision_halves_the_file_and_is_read_as_float32(tmp_path: Path) -> None:
+    model = UViT(ModelConfig.model_validate(TINY))
+    for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
+        save_model(tmp_path / name, model.config, model.state_dict(), dtype)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("fp32", "fp16")]
+    saved = 2 * sum(parameter.numel() for parameter in model.parameters())
+    assert sizes[0] - sizes[1] == pytest.approx(saved, abs=64)  # the file's header is padded
+    loaded = ifvit.load_model(tmp_path / "fp16").state_dict()
+    for name, tensor in model.state_dict().items():
+        assert loaded[name].dtype == torch.float32 and torch.equal(loaded[name], tensor.half().float())
+
+
 def test_fields_tell_models_apart_whose_shapes_are_equal() -> None:
     here = ModelConfig.model_validate(TINY)
     there = ModelConfig.model_validate(TINY | {"conditioning": "concat", "num_attention_heads": 4})
