@@ -60,8 +60,10 @@ demo: $(STAMP)  ## scenes -> shards -> training -> samples -> counting table, in
 	@$(BIN)/ifvit train recipes/demo.yaml $(DEMO_SET)
 	@$(BIN)/ifvit sample "$(DEMO)/runs/demo" --prompts-file "$(DEMO_PROMPTS)" --seed 0 --out "$(DEMO)/samples"
 	@$(BIN)/ifvit evaluate "$(DEMO)/runs/demo" --num-images $(DEMO_NUM_IMAGES)
+	@$(BIN)/ifvit sample recipes/scenes/trained --prompts-file "$(DEMO_PROMPTS)" --seed 0 --out "$(DEMO)/samples_trained"
 	@echo
 	@echo "pictures: $(DEMO)/samples/grid.png, and $(DEMO)/runs/demo/samples from while it trained"
+	@echo "          $(DEMO)/samples_trained/grid.png: a model trained for longer, recipes/scenes/trained"
 	@echo "metrics:  make ui RUNS=$(DEMO)/runs"
 
 clean-demo:  ## remove what `make demo` made

@@ -6,6 +6,7 @@
 2. Engine: the paper's four cells in bf16 at ZeRO 1 on synthetic batches: step time, samples/s, TFLOP/s, memory.
 3. Parity: bf16 against float32 losses over the same steps; and the same steps again, bit for bit.
 4. The main job through its real commands, small: shards, bf16 training with grids, resume bit for bit, sampling.
+5. The four cells on scenes, short: trained in bf16, evaluated and compared, with the seconds of each.
 
 A GPU number is only written by the run that measured it.
 """
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 
 from ifvit.benchmark.main_job import check_main_job
+from ifvit.benchmark.scenes_cells import check_scenes_cells
 from ifvit.benchmark.step_time import synchronise, synthetic_batch
 from ifvit.config.errors import UserError
 from ifvit.config.schema import DiffusionConfig, ModelConfig, OptimizerConfig, RuntimeConfig, TrainConfig
@@ -76,7 +78,13 @@ def main(arguments: list[str]) -> int:
         return 2
     finally:
         stop_process_group()
-    report["main_job"] = check_main_job()  # processes of its own, after this one has left its group
+    # Processes of their own, after this one has left its group.
+    report["main_job"] = check_main_job()
+    report["scenes_cells"] = (
+        check_scenes_cells(list(CELLS), steps=600, batch_size=256, num_images=500, precision="bf16")
+        if device.type == "cuda"
+        else check_scenes_cells(["cross_intermediate"], steps=2, batch_size=4, num_images=4, precision="bf16")
+    )
     write_atomically(options.out, (json.dumps(report, indent=2) + "\n").encode())
     print(f"wrote {options.out}")
     return 0

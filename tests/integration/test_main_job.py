@@ -294,5 +294,7 @@ def test_the_gpu_check_itself_runs(tmp_path: Path, command: Command) -> None:
     report = json.loads((tmp_path / "check.json").read_text())
     assert report.keys() >= {"date", "device", "packages", "attention", "cells", "parity", "main_job"}
     assert report["main_job"]["failure"] is None and report["main_job"]["resumes_bit_for_bit"]
+    assert report["scenes_cells"]["failure"] is None
+    assert report["scenes_cells"]["comparison"]["runs"][0]["run"] == "scenes_cross_intermediate"
     assert report["parity"]["bf16_repeats_bit_for_bit"]
     assert {row["backend"] for row in report["attention"] if row["failure"] is None} == {"sdpa", "math"}
