@@ -24,9 +24,10 @@ SMALL_WORLD := --max-count 3 --colors red green blue yellow --shapes circle squa
 SCENES ?= --num-images 20000 --num-held-out-images 1000 $(SMALL_WORLD)
 DEMO ?= demo
 DEMO_SCENES ?= --num-images 3000 $(SMALL_WORLD)
-DEMO_SET ?= $(foreach field,data.coco_root=$(DEMO)/scenes data.shards_root=$(DEMO)/shards runtime.runs_root=$(DEMO)/runs,--set $(field))
+DEMO_FOLDERS = --set data.coco_root="$(DEMO)/scenes" --set data.shards_root="$(DEMO)/shards" --set runtime.runs_root="$(DEMO)/runs"
+DEMO_SET ?=
 DEMO_PROMPTS ?= recipes/demo_prompts.txt
-DEMO_NUM_IMAGES ?= 100
+DEMO_NUM_IMAGES ?= 130
 export PROMPT
 PORT ?= 5000
 
@@ -56,11 +57,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## scenes -> shards -> training -> samples -> counting table, in minutes; again: goes on, or reuses what is there
 	@$(BIN)/python -m data_prep scenes --out "$(DEMO)/scenes" $(DEMO_SCENES)
-	@$(BIN)/python -m data_prep shards recipes/demo.yaml $(DEMO_SET)
-	@$(BIN)/ifvit train recipes/demo.yaml $(DEMO_SET)
+	@$(BIN)/python -m data_prep shards recipes/demo.yaml $(DEMO_FOLDERS) $(DEMO_SET)
+	@$(BIN)/ifvit train recipes/demo.yaml $(DEMO_FOLDERS) $(DEMO_SET)
 	@$(BIN)/ifvit sample "$(DEMO)/runs/demo" --prompts-file "$(DEMO_PROMPTS)" --seed 0 --out "$(DEMO)/samples"
 	@$(BIN)/ifvit evaluate "$(DEMO)/runs/demo" --num-images $(DEMO_NUM_IMAGES)
-	@$(BIN)/ifvit sample recipes/scenes/trained --prompts-file "$(DEMO_PROMPTS)" --seed 0 --out "$(DEMO)/samples_trained"
+	@$(BIN)/ifvit sample recipes/scenes/trained --prompts-file "$(DEMO_PROMPTS)" --guidance-scale 2 --seed 0 --out "$(DEMO)/samples_trained"
 	@echo
 	@echo "pictures: $(DEMO)/samples/grid.png, and $(DEMO)/runs/demo/samples from while it trained"
 	@echo "          $(DEMO)/samples_trained/grid.png: a model trained for longer, recipes/scenes/trained"
@@ -102,7 +103,7 @@ $(foreach cell,$(CELLS),$(foreach seed,$(SEEDS),$(eval $(call SCENES_RUN,$(cell)
 scenes-cells: $(foreach cell,$(CELLS),$(foreach seed,$(SEEDS),scenes-$(cell)-$(seed)))  ## SEEDS="1 2 3" COMPARISON=FOLDER: the four cells on scenes, trained, evaluated and compared
 	$(BIN)/ifvit compare $(foreach cell,$(CELLS),$(foreach seed,$(SEEDS),runs/scenes_$(cell)_$(seed))) --out "$(COMPARISON)"
 
-evaluate: $(STAMP)  ## RUN=runs/NAME: images of unseen captions, measured against the real ones
+evaluate: $(STAMP)  ## RUN=runs/NAME: images for captions of other images than it was trained on, measured
 	@test -n "$(RUN)" || { echo "RUN: give the run's folder, make evaluate RUN=runs/NAME"; exit 2; }
 	$(BIN)/ifvit evaluate "$(RUN)"
 

@@ -87,7 +87,10 @@ def main(arguments: list[str]) -> int:
     )
     write_atomically(options.out, (json.dumps(report, indent=2) + "\n").encode())
     print(f"wrote {options.out}")
-    return 0
+    failed = [name for name in ("main_job", "scenes_cells") if report[name]["failure"] is not None]
+    for name in failed:
+        say(f"FAILED {name}: {report[name]['failure']}")
+    return 1 if failed else 0
 
 
 def say(line: str) -> None:

@@ -39,6 +39,7 @@ def compare_cells(
         "train.global_batch_size": batch_size,
         "train.micro_batch_size": batch_size,
         "train.precision": precision,
+        "runtime.zero_stage": 1,
         "tracking.mlflow": "false",
     }
     sets = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ifvit.commands.trained_model import load_run
 from ifvit.data.scene_captions import parse_caption
 from ifvit.evaluation.scene_alignment import scene_alignment
 from ifvit.evaluation.scene_detector import detect
+from ifvit.model.weights import load_model
+from ifvit.runtime.run_directory import RunDirectory
 
 SCENES = "--num-images 96 --num-held-out-images 16 --max-count 3 --colors red green blue yellow --patterns plain"
 PROMPTS = [
@@ -28,12 +32,10 @@ STEPS = 20
 
 def make_demo(repository: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     fields = {
-        "data.coco_root": folder / "scenes",
-        "data.shards_root": folder / "shards",
-        "runtime.runs_root": folder / "runs",
         "train.init_from": repository / "recipes/scenes/trained",
         "train.max_steps": STEPS,
         "optimizer.learning_rate": "1.0e-4",
+        "optimizer.warmup_steps": 1,
         "sampling.every_steps": STEPS // 2,
         "checkpoint.every_steps": STEPS,
         "tracking.log_every_steps": 1,
@@ -56,7 +58,7 @@ def make_demo(repository: Path, folder: Path) -> subprocess.CompletedProcess[str
 
 @pytest.fixture(scope="module")
 def demo(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
+    folder = tmp_path_factory.mktemp("demo") / "my demo"
     made = make_demo(repository, folder)
     assert made.returncode == 0, made.stdout + made.stderr
     assert f"{folder}/samples/grid.png" in made.stdout and f"make ui RUNS={folder}/runs" in made.stdout
@@ -79,10 +81,13 @@ def test_the_pictures_show_what_was_asked_for(samples: str, demo: Path) -> None:
     assert found["color_accuracy"] >= 0.75 and found["average_match_ratio"] >= 0.5, found
 
 
-def test_training_starts_where_the_shipped_model_ended_and_stays_there(demo: Path) -> None:
+def test_training_goes_on_from_the_shipped_model(demo: Path, repository: Path) -> None:
     records = [json.loads(line) for line in (demo / "runs/demo/metrics.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records]
     assert len(losses) == STEPS and max(losses) < 0.2, losses  # from noise it starts at 1
+    trained = load_run(RunDirectory(demo / "runs/demo")).model.state_dict()
+    shipped = load_model(repository / "recipes/scenes/trained").state_dict()
+    assert all(not torch.equal(trained[name], shipped[name]) for name in shipped)
 
 
 def test_it_leaves_a_run_a_table_and_an_mlflow_store(demo: Path) -> None:
@@ -99,16 +104,17 @@ def test_it_leaves_a_run_a_table_and_an_mlflow_store(demo: Path) -> None:
 
 def test_a_second_start_reuses_everything(demo: Path, repository: Path) -> None:
     before = pictures(demo / "samples")
-    started = (demo / "runs/demo/metrics.jsonl").read_bytes()
+    kept = [demo / "runs/demo/metrics.jsonl", demo / "scenes/scenes.json", demo / "shards/train/shard-000000.tar"]
+    written = [path.stat().st_mtime_ns for path in kept]
     again = make_demo(repository, demo)
     assert again.returncode == 0, again.stderr
-    assert "were there already" in again.stdout
-    assert (demo / "runs/demo/metrics.jsonl").read_bytes() == started
+    assert "evaluated before, nothing left to do" in again.stderr
+    assert [path.stat().st_mtime_ns for path in kept] == written
     assert np.array_equal(pictures(demo / "samples"), before)
 
 
 def test_clean_demo_removes_it(repository: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
+    folder = tmp_path / "my demo"
     shutil.copytree(repository / "recipes", folder)
     subprocess.run(["make", "clean-demo", f"DEMO={folder}"], cwd=repository, check=True, capture_output=True)
     assert not folder.exists()
