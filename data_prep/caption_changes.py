@@ -18,10 +18,11 @@ def changed(scene: Description, attribute: str, generator: random.Random) -> Des
     if attribute == "relation":
         others = [relation for relation in RELATIONS if relation != scene.relation]
         return replace(scene, relation=generator.choice(others))
-    return generator.choice([other for place in range(len(scene.groups)) for other in near(scene, place, attribute)])
+    places = range(len(scene.groups))
+    return generator.choice([other for place in places for other in alternatives(scene, place, attribute)])
 
 
-def near(scene: Description, place: int, attribute: str) -> list[Description]:
+def alternatives(scene: Description, place: int, attribute: str) -> list[Description]:
     """The scenes with another `attribute` of the group at `place`; of other counts the nearest ones."""
     group = scene.groups[place]
     if attribute == "color":

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from data_prep.autoencoder_training import rate_factor
 from data_prep.caption_changes import any_caption, changeable, changed
 from data_prep.caption_tokenizer import save_caption_tokenizer
-from data_prep.scene_attributes import AttributeHeads, Canonical, patch_targets
+from data_prep.scene_attributes import AttributeHeads, agree, patch_targets
 from data_prep.scene_set import SceneSet
 from ifvit.data.scene_captions import parse_caption
 from ifvit.data.scenes import IMAGE_SIZE, Description
@@ -84,8 +84,8 @@ def losses(
     almost = [changed(scene, hard_attribute(scene, generator), generator) for scene in descriptions]
     prompts = [generator.choice(scenes.prompts[row]) for row in rows]
     prompts += [any_caption(scene, generator) for scene in almost]
-    shown = [Canonical.of(scene) for scene in descriptions]
-    said = [Canonical.of(scene) for scene in map(parse_caption, prompts) if scene is not None]
+    shown = [scene.in_order() for scene in descriptions]
+    said = [said_by(prompt) for prompt in prompts]
 
     vision = model.vision_model(pixel_values=clip_pixels(scenes.pixels[rows]))
     image_embeds = F.normalize(model.visual_projection(vision.pooler_output), dim=-1)
@@ -105,14 +105,23 @@ def hard_attribute(scene: Description, generator: random.Random) -> str:
     return generator.choices(attributes, [ATTRIBUTE_WEIGHTS[name] for name in attributes])[0]
 
 
+def said_by(prompt: str) -> Description:
+    """What one of the generator's captions says, its groups in order."""
+    said = parse_caption(prompt)
+    assert said is not None, prompt
+    return said.in_order()
+
+
 def contrastive_loss(
     image_embeds: Tensor,
     text_embeds: Tensor,
-    shown: Sequence[Canonical],
-    said: Sequence[Canonical],
+    shown: Sequence[Description],
+    said: Sequence[Description],
     logit_scale: Tensor,
 ) -> Tensor:
     """Cross-entropy, both ways, of (B, P) images against their own captions, the first B of (M, P).
+
+    `shown` and `said` are what images and captions hold, with their groups in order.
 
     Captions of other images that are true of an image too are no wrong answers: they are left out.
     """
@@ -122,7 +131,7 @@ def contrastive_loss(
         columns[caption.groups].append(column)
     for row, scene in enumerate(shown):
         for column in columns[scene.groups]:
-            is_also_true[row, column] = column != row and scene.agrees_with(said[column])
+            is_also_true[row, column] = column != row and agree(scene, said[column])
     scale = logit_scale.clamp(max=LARGEST_LOGIT_SCALE)
     logits = (scale * image_embeds @ text_embeds.T).masked_fill(is_also_true, -torch.inf)
     own = torch.arange(len(shown))

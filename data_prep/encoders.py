@@ -1,24 +1,27 @@
 """Trains the small encoders that ifvit brings along, on scenes: scenes-autoencoder and scenes-clip.
 
 Reads a folder made by `python -m data_prep scenes`, learns a tokenizer, a CLIP and a KL autoencoder from its split
-train, and measures them on val and unseen. The same scenes, options, machine and versions give the same bytes. What is
-finished in the output folder is kept; remove a folder there to train it again.
+train, and measures them on val and unseen. The same scenes, options, machine and versions give the same bytes. A second
+start with all of these as before keeps what is finished and makes the rest; with others it is refused.
 """
 
 import argparse
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from data_prep.scenes import SETTINGS_FILE
+from data_prep.begun_folder import begun_folder, option
+from data_prep.scene_set import SceneSet, read_scene_set
+from data_prep.scenes import SETTINGS_FILE as SCENES_FILE
 from ifvit.config.errors import UserError
 from ifvit.runtime.environment import cpu_model
 from ifvit.runtime.files import write_atomically
 
 AUTOENCODER, CLIP, QUALITY_FILE = "autoencoder", "clip", "quality.json"
+SETTINGS_FILE = "encoders.json"  # written first: what the folder is being made with, all of it in quality.json too
 MEASURED_SPLITS = ("val", "unseen")
 NUMBERS = {
     "autoencoder_steps": (10_000, "training steps of the autoencoder"),
@@ -35,45 +38,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option(name), type=int, metavar="N", default=default, help=f"{text} (default: {default})")
 
 
-def option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def run(args: argparse.Namespace) -> None:
     """Train what is missing in `--out`, measure both encoders, print and write the numbers."""
     numbers: dict[str, int] = {name: getattr(args, name) for name in NUMBERS}
     for name, value in numbers.items():
         if value < (lowest := 0 if name == "seed" else 1):
             raise UserError(f"{option(name)}: is {value}, must be at least {lowest}")
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {args.out}: cannot be written: {error.strerror}") from error
-
-    import torch
-
-    from data_prep.autoencoder_training import train_autoencoder
-    from data_prep.clip_training import train_clip
-    from data_prep.scene_set import read_scene_set
-
-    torch.set_num_threads(args.threads)
-    scenes = read_scene_set(args.scenes, "train")
-    finish(args.out / CLIP, lambda folder: train_clip(scenes, args.clip_steps, args.seed, folder))
-    finish(
-        args.out / AUTOENCODER,
-        lambda folder: train_autoencoder(scenes.pixels, args.autoencoder_steps, args.seed, folder),
-    )
-    report = {
-        "trained_by": "python -m data_prep encoders, on scenes only",
+    settings = {
         **numbers,
-        "scenes": json.loads((args.scenes / SETTINGS_FILE).read_text(encoding="utf-8")),
-        **measured(args.out, args.scenes),
+        "scenes": drawn_with(args.scenes),
         "cpu": cpu_model(),
         "versions": {name: version(name) for name in ("torch", "transformers", "diffusers", "tokenizers")},
     }
-    text = json.dumps(report, indent=2)
-    write_atomically(args.out / QUALITY_FILE, f"{text}\n".encode())
+    train = read_scene_set(args.scenes, "train")
+    others = {split: read_scene_set(args.scenes, split) for split in MEASURED_SPLITS}
+
+    import torch
+
+    from data_prep import autoencoder_training, clip_training
+
+    if len(train) < (lowest := max(autoencoder_training.BATCH_SIZE, clip_training.BATCH_SIZE)):
+        raise UserError(f"SCENES {args.scenes}: has {len(train)} images in train, must have at least {lowest}, a batch")
+    torch.set_num_threads(args.threads)
+    with begun_folder(args.out, SETTINGS_FILE, settings, label):
+        finish(args.out / CLIP, lambda folder: clip_training.train_clip(train, args.clip_steps, args.seed, folder))
+        finish(
+            args.out / AUTOENCODER,
+            lambda folder: autoencoder_training.train_autoencoder(
+                train.pixels, args.autoencoder_steps, args.seed, folder
+            ),
+        )
+        report = {
+            "trained_by": "python -m data_prep encoders, on scenes only",
+            **settings,
+            **measured(args.out, others),
+        }
+        text = json.dumps(report, indent=2)
+        write_atomically(args.out / QUALITY_FILE, f"{text}\n".encode())
     print(text)
+
+
+def drawn_with(scenes_folder: Path) -> dict[str, Any]:
+    """The settings of a folder made by `python -m data_prep scenes`. Raises UserError where it is none."""
+    try:
+        return dict(json.loads((scenes_folder / SCENES_FILE).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"SCENES {scenes_folder}: is not made by `python -m data_prep scenes` ({error})") from error
+
+
+def label(dotted: str) -> str:
+    """What an error calls a setting: the option, or the setting of the folder SCENES."""
+    return option(dotted) if dotted in NUMBERS else dotted.replace("scenes.", "SCENES ")
 
 
 def finish(folder: Path, train: Callable[[Path], None]) -> None:
@@ -88,20 +103,16 @@ def finish(folder: Path, train: Callable[[Path], None]) -> None:
     partial.rename(folder)
 
 
-def measured(folder: Path, scenes_folder: Path) -> dict[str, Any]:
+def measured(folder: Path, scenes_by_split: Mapping[str, SceneSet]) -> dict[str, Any]:
     """The quality of the encoders in `folder` on scenes that they were not trained on, and their size in bytes."""
     from data_prep.encoder_quality import reconstruction_psnr, retrieval
-    from data_prep.scene_set import read_scene_set
     from ifvit.encoders.autoencoder import Autoencoder
     from ifvit.encoders.clip import Clip
 
     autoencoder, clip = Autoencoder.load(str(folder / AUTOENCODER)), Clip.load(str(folder / CLIP))
-    quality = {}
-    for split in MEASURED_SPLITS:
-        scenes = read_scene_set(scenes_folder, split)
-        quality[split] = {
-            "reconstruction": reconstruction_psnr(autoencoder, scenes),
-            "retrieval": retrieval(clip, scenes),
-        }
+    quality = {
+        split: {"reconstruction": reconstruction_psnr(autoencoder, scenes), "retrieval": retrieval(clip, scenes)}
+        for split, scenes in scenes_by_split.items()
+    }
     files = [file for name in (AUTOENCODER, CLIP) for file in (folder / name).iterdir()]
     return {"bytes": sum(file.stat().st_size for file in files), "quality": quality}

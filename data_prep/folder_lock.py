@@ -1,4 +1,4 @@
-"""One writer at a time in a folder of shards or scenes."""
+"""One writer at a time in a folder of shards, scenes or encoders."""
 
 import fcntl
 import os
@@ -29,7 +29,7 @@ def only_writer(folder: Path, option: str) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
-            raise UserError(f"{folder}: {holder} is writing here; wait for it or use another --out") from None
+            raise UserError(f"{folder}: {holder} is writing here; wait for it or use another {option}") from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()

@@ -4,7 +4,6 @@ Only training knows these: the heads are thrown away, what they taught stays in 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,35 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_prep.scene_drawing import Box
-from ifvit.data.scenes import COLORS, IMAGE_SIZE, INVERSE_RELATIONS, MAX_COUNT, RELATIONS, SHAPES, Description, Group
+from ifvit.data.scenes import COLORS, IMAGE_SIZE, INVERSE_RELATIONS, KINDS, MAX_COUNT, RELATIONS, SHAPES, Description
 
-KINDS = [(color, shape) for color in COLORS for shape in SHAPES]
 COUNTED: dict[str, list[object]] = {"kind": list(KINDS), "color": list(COLORS), "shape": list(SHAPES)}
 COUNT_WEIGHTS = {"kind": 6.0, "color": 2.0, "shape": 2.0}
 SIDE_WEIGHT = 3.0
 SHAPE_PATCH_WEIGHT = 3.0  # of a patch with a shape, against one without: most have none
 
 
-@dataclass(frozen=True)
-class Canonical:
-    """A description with its groups in a fixed order, so that equal contents compare equal."""
-
-    groups: tuple[Group, ...]
-    relation: str | None
-
-    @classmethod
-    def of(cls, scene: Description) -> "Canonical":
-        groups, relation = scene.groups, scene.relation
-        ordered = tuple(sorted(groups, key=lambda group: KINDS.index((group.color, group.shape))))
-        if ordered != groups and relation is not None:
-            relation = INVERSE_RELATIONS[relation]
-        return cls(ordered, relation)
-
-    def agrees_with(self, other: "Canonical") -> bool:
-        """Whether a caption of the one may be true of the other."""
-        return self.groups == other.groups and (
-            self.relation == other.relation or self.relation is None or other.relation is None
-        )
+def agree(one: Description, other: Description) -> bool:
+    """Whether a caption of the one may be true of the other; both with their groups in order."""
+    return one.groups == other.groups and (
+        one.relation == other.relation or one.relation is None or other.relation is None
+    )
 
 
 class AttributeHeads(nn.Module):
@@ -60,7 +43,7 @@ class AttributeHeads(nn.Module):
         self.patch_weights: Tensor
         self.register_buffer("patch_weights", weights)
 
-    def loss(self, embeds: Tensor, scenes: Sequence[Canonical]) -> Tensor:
+    def loss(self, embeds: Tensor, scenes: Sequence[Description]) -> Tensor:
         """Cross-entropy of counts, and of the side on which each kind stands; `embeds` (B, P) have length 1."""
         embeds = embeds * embeds.shape[1] ** 0.5
         total = embeds.new_zeros(())
@@ -81,7 +64,7 @@ class AttributeHeads(nn.Module):
         )
 
 
-def count_targets(scenes: Sequence[Canonical]) -> dict[str, Tensor]:
+def count_targets(scenes: Sequence[Description]) -> dict[str, Tensor]:
     """For each of `COUNTED` how many of each value a scene has: (B, values) int64."""
     targets = {name: torch.zeros(len(scenes), len(values), dtype=torch.int64) for name, values in COUNTED.items()}
     for row, scene in enumerate(scenes):
@@ -92,7 +75,7 @@ def count_targets(scenes: Sequence[Canonical]) -> dict[str, Tensor]:
     return targets
 
 
-def side_targets(scenes: Sequence[Canonical]) -> tuple[Tensor, Tensor, Tensor]:
+def side_targets(scenes: Sequence[Description]) -> tuple[Tensor, Tensor, Tensor]:
     """For each group whose place is said: its scene's row, its kind, and where it stands from the other; int64."""
     targets = [
         (row, KINDS.index((group.color, group.shape)), RELATIONS.index(side))
@@ -116,13 +99,16 @@ def patch_targets(
         for group, group_boxes in zip(scene.groups, scene_boxes, strict=True):
             kind = 1 + KINDS.index((group.color, group.shape))
             for left, top, width, height in group_boxes:
-                columns, rows = near(middles, left, width, patch_size), near(middles, top, height, patch_size)
+                columns, rows = (
+                    covered_patches(middles, start, length, patch_size)
+                    for start, length in ((left, width), (top, height))
+                )
                 covered[row][np.ix_(rows, columns)] = kind
                 centre[row, int((top + height / 2) // patch_size), int((left + width / 2) // patch_size)] = kind
     return torch.from_numpy(covered).flatten(1), torch.from_numpy(centre).flatten(1)
 
 
-def near(middles: NDArray[np.floating], start: float, length: float, patch_size: int) -> NDArray[np.bool_]:
+def covered_patches(middles: NDArray[np.floating], start: float, length: float, patch_size: int) -> NDArray[np.bool_]:
     """Which patches have their middle inside a box, or a fifth of a patch beside it."""
     slack = 0.2 * patch_size
     return (middles >= start - slack) & (middles <= start + length + slack)

@@ -21,6 +21,7 @@ from data_prep.scene_drawing import Scene, SceneOptions, draw_scene
 from ifvit.data.scene_captions import captions
 from ifvit.data.scenes import COLORS, IMAGE_SIZE, MAX_COUNT, OUTLINES, SHAPES
 
+FORMAT_VERSION = 1  # raised when a seed gives other scenes or captions than before, or they are written otherwise
 FIRST_IDS = {"train": 1, "val": 1_000_000_001, "unseen": 2_000_000_001}  # by split
 MAX_IMAGES = 1_000_000_000  # of a split: more would take the ids of the next one
 CAPTIONS_PER_IMAGE = 5

@@ -6,7 +6,6 @@ workers. A second start keeps the splits that are finished and makes the rest.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import signal
@@ -18,12 +17,19 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from data_prep.folder_lock import only_writer
+from data_prep.begun_folder import begun_folder, option
 from data_prep.scene_drawing import SceneOptions, largest_size
-from data_prep.scene_folder import CAPTIONS_PER_IMAGE, MAX_IMAGES, Entries, Split, draw_chunk, write_annotations
+from data_prep.scene_folder import (
+    CAPTIONS_PER_IMAGE,
+    FORMAT_VERSION,
+    MAX_IMAGES,
+    Entries,
+    Split,
+    draw_chunk,
+    write_annotations,
+)
 from ifvit.config.errors import UserError
 from ifvit.data.scenes import COLORS, IMAGE_SIZE, MAX_COUNT, PATTERNS, SHAPE_SIZES, SHAPES, TONES
-from ifvit.runtime.files import refuse_used_folder, write_atomically
 from ifvit.runtime.progress import Progress
 
 SETTINGS_FILE = "scenes.json"  # written first: what the folder is being made with
@@ -112,6 +118,7 @@ def make_scenes(
 ) -> None:
     """Write what is missing of the splits in `folder`, and print a summary. Raises UserError if it holds others."""
     settings = {
+        "format_version": FORMAT_VERSION,
         "num_images": num_images,
         "num_held_out_images": num_held_out_images,
         "seed": seed,
@@ -129,15 +136,9 @@ def make_scenes(
     ]
     if options.held_out_groups:
         splits.append(Split(folder, "unseen", num_held_out_images, replace(options, held_out=True), seed))
-    try:
-        if not (folder / SETTINGS_FILE).is_file():
-            refuse_used_folder(folder, "--out")
-        with only_writer(folder, "--out"):
-            claim(folder, settings)
-            missing = [split for split in splits if not split.is_finished]
-            draw_splits(missing, settings, workers)
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written: {error.strerror or error}") from error
+    with begun_folder(folder, SETTINGS_FILE, settings, label):
+        missing = [split for split in splits if not split.is_finished]
+        draw_splits(missing, settings, workers)
     if not options.held_out_groups:
         print("no split unseen: --max-count, --colors and --shapes leave no combination that is held out")
     for split in splits:
@@ -145,26 +146,9 @@ def make_scenes(
         print(f"{split.images_folder}: {split.num_images} images, {CAPTIONS_PER_IMAGE} captions each{there}")
 
 
-def claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Note the settings in a new folder; raise UserError naming the option that differs in one that was begun."""
-    file = folder / SETTINGS_FILE
-    if not file.is_file():
-        write_atomically(file, json.dumps(settings, indent=1).encode())
-        return
-    try:
-        found = json.loads(file.read_bytes())
-        differing = [name for name, value in settings.items() if found[name] != value]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file}: is damaged; delete {folder} or use another --out") from None
-    for name in differing:
-        raise UserError(
-            f"--{name.replace('_', '-')}: is {shown(settings[name])}, but {folder} was made with {shown(found[name])}; "
-            "delete it or use another --out"
-        )
-
-
-def shown(value: Any) -> str:
-    return " ".join(value) if isinstance(value, list) else str(value)
+def label(name: str) -> str:
+    """What an error calls a setting."""
+    return "format_version of the scenes" if name == "format_version" else option(name)
 
 
 def draw_splits(splits: Sequence[Split], settings: dict[str, Any], workers: int) -> None:

@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
         return 2
     start_process_group(ranks, device, timeout_seconds=600)
     try:
-        report = {
+        report: dict[str, Any] = {
             "date": time.strftime("%Y-%m-%d"),
             "device": gpu_names()[0] if device.type == "cuda" else f"cpu ({platform.machine()})",
             "packages": package_versions(),

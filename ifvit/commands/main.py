@@ -13,7 +13,7 @@ VERBS = {
     "flops": "parameters and FLOPs of a recipe's model",
     "train": "train a recipe, or go on with the run that has its name",
     "sample": "make images from prompts with a run, an export or imported weights",
-    "evaluate": "measure a run on captions it was not trained on: distance, CLIP score, counts",
+    "evaluate": "measure a run on captions of images it was not trained on: distance, CLIP score, counts",
     "compare": "one table and one figure of evaluated runs",
     "export": "write a run's averaged weights as a model folder",
     "import-weights": "turn public U-ViT weights into a model folder",

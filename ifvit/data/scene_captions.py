@@ -35,6 +35,12 @@ RELATION_PHRASES = {
 RELATION_OF_PHRASE = {phrase: relation for relation, phrases in RELATION_PHRASES.items() for phrase in phrases}
 SHAPE_OF_WORD = {word: shape for shape in SHAPES for word in (shape, PLURALS[shape])}
 COUNT_OF_WORD = {"a": 1, "an": 1} | {word: count for count, word in enumerate(COUNT_WORDS, 1)}
+# Numbers that no scene's caption has; a caption with one of them asks for other counts than its groups seem to.
+LARGER_NUMBERS = (
+    *("six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
+    *("seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty"),
+    *("ninety", "hundred", "thousand", "million", "dozen", "zero"),
+)
 
 
 def any_of(words: Iterable[str]) -> str:
@@ -43,6 +49,8 @@ def any_of(words: Iterable[str]) -> str:
 
 
 GROUP = re.compile(rf"\b({any_of(COUNT_OF_WORD)}) (?:(?:small|large) )?({any_of(COLORS)}) ({any_of(SHAPE_OF_WORD)})\b")
+# What may not stand beside the groups: a shape or a number that was not read.
+UNREAD = re.compile(rf"\b({any_of((*SHAPE_OF_WORD, *COUNT_WORDS, *LARGER_NUMBERS))}|\d+)\b")
 RELATION = re.compile(rf"\b({any_of(RELATION_OF_PHRASE)})\b")
 
 
@@ -99,11 +107,12 @@ def parse_caption(text: str) -> Description | None:
 
     Two groups of one color and shape are no scene's: nobody could tell which is which.
 
-    Reads any text whose groups are written as the generator writes them: count, maybe a size, colour, shape.
+    Reads any text whose groups are written as the generator writes them: count, maybe a size, colour, shape. A text
+    with more shapes or numbers than that ("two red stars and seven circles", "twenty one red stars") is no scene's.
     """
     text = " ".join(text.lower().split())
     found = list(GROUP.finditer(text))
-    if not 1 <= len(found) <= 2:
+    if not 1 <= len(found) <= 2 or UNREAD.search(GROUP.sub(" ", text)):
         return None
     groups = tuple(
         Group(COUNT_OF_WORD[count], color, SHAPE_OF_WORD[shape])

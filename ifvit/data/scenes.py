@@ -47,6 +47,7 @@ OUTLINES: dict[str, list[tuple[float, float]]] = {
     ],
 }
 SHAPES = tuple(OUTLINES)
+KINDS = [(color, shape) for color in COLORS for shape in SHAPES]
 
 INVERSE_RELATIONS = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 RELATIONS = tuple(INVERSE_RELATIONS)
@@ -84,6 +85,13 @@ class Description:
     def is_held_out(self) -> bool:
         """Whether any of its groups is held out."""
         return any(group.is_held_out for group in self.groups)
+
+    def in_order(self) -> "Description":
+        """The same with its groups in a fixed order: descriptions of equal content compare equal."""
+        ordered = tuple(sorted(self.groups, key=lambda group: KINDS.index((group.color, group.shape))))
+        if ordered == self.groups or self.relation is None:
+            return Description(ordered, self.relation)
+        return Description(ordered, INVERSE_RELATIONS[self.relation])
 
 
 def relation_between(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> str:

@@ -24,7 +24,10 @@ class Autoencoder:
 
     @classmethod
     def load(cls, name: str, device: torch.device | str = "cpu") -> "Autoencoder":
-        """From a local folder, a hub name or `random-autoencoder-small`. Raises UserError naming the recipe's field."""
+        """From a local folder, a hub name, `scenes-autoencoder` or `random-autoencoder-small`.
+
+        Raises UserError naming the recipe's field.
+        """
         if name == RANDOM_AUTOENCODER:
             source = EncoderSource(FIELD, str(random_autoencoder_folder()))
         else:

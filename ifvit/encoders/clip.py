@@ -42,7 +42,7 @@ class Clip:
     def load(
         cls, name: str, device: torch.device | str = "cpu", field: str = OPTION, tokenizer_name: str | None = None
     ) -> "Clip":
-        """From a local folder or a hub name; `tokenizer_name` None means the model's own.
+        """From a local folder, a hub name or `scenes-clip`; `tokenizer_name` None means the model's own.
 
         Raises UserError naming `field`, the option or the recipe's field that `name` is the value of.
         """
@@ -72,6 +72,20 @@ class Clip:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def num_text_tokens(self) -> int:
+        """What it reads of a prompt, start and end included; the rest is cut off."""
+        return int(self.model.config.text_config.max_position_embeddings)
+
+    def num_truncated(self, prompts: Sequence[str]) -> int:
+        """How many of `prompts` are longer than it reads."""
+        encoded = self.tokenizer(list(prompts), split_special_tokens=True, verbose=False).input_ids
+        return sum(len(input_ids) > self.num_text_tokens for input_ids in encoded)
+
+    def knows_words(self, text: str) -> bool:
+        """Whether its tokenizer has each word of `text` as one token, and not only in pieces or letters."""
+        return len(self.tokenizer(text, add_special_tokens=False).input_ids) == len(text.split())
+
     @torch.no_grad()
     def image_embeds(self, images: np.ndarray) -> Tensor:
         """`images` (N, height, width, 3) uint8 in the common space, of any length: (N, P) float32 on the CPU."""
@@ -90,10 +104,9 @@ class Clip:
     @torch.no_grad()
     def text_features(self, prompts: Sequence[str]) -> Tensor:
         """`prompts`, padded and truncated, in the common space, of length 1: (N, P) float32 on the CPU."""
-        num_text_tokens = self.model.config.text_config.max_position_embeddings
         features = []
         for start in range(0, len(prompts), BATCH_SIZE):
-            input_ids = tokenize(self.tokenizer, prompts[start : start + BATCH_SIZE], num_text_tokens)
+            input_ids = tokenize(self.tokenizer, prompts[start : start + BATCH_SIZE], self.num_text_tokens)
             pooled = self.model.text_model(input_ids.to(self.device)).pooler_output
             features.append(F.normalize(self.model.text_projection(pooled)).cpu())
         return torch.cat(features)

@@ -32,7 +32,9 @@ class TextEncoder:
     def load(
         cls, name: str, tokenizer_name: str | None, num_text_tokens: int, device: torch.device | str = "cpu"
     ) -> "TextEncoder":
-        """From a local folder, a hub name or `random-clip-small`; `tokenizer_name` None means the encoder's own.
+        """From a local folder, a hub name, `scenes-clip` or `random-clip-small`.
+
+        `tokenizer_name` None means the encoder's own.
 
         Raises UserError naming the recipe's field when files are absent or encoder, tokenizer and length do not fit.
         """

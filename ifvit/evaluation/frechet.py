@@ -36,10 +36,10 @@ def measure(images: ImageSet, real: ImageSet) -> dict[str, Any]:
         "full_rank": num_images > width,
     }
     if not values["full_rank"]:
-        values["remark"] = (
+        values["remarks"] = [
             f"Frechet distance: {num_images} images do not determine a covariance of width {width}; "
             f"more than {width} would"
-        )
+        ]
     return values
 
 

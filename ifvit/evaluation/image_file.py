@@ -3,6 +3,7 @@
 import fcntl
 import io
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,11 +25,23 @@ class ImageFile:
     @property
     def num_finished(self) -> int:
         """How many images need not be made any more."""
-        if self.path.is_file():
+        if self.is_finished():
             return self.shape[0]
-        size = self.partial.stat().st_size if self.partial.is_file() else 0
-        num_images = max(0, size - len(self.header)) // self.bytes_per_image
+        if not self.partial.is_file():
+            return 0
+        with self.partial.open("rb") as file:
+            if file.read(len(self.header)) != self.header:
+                return 0
+        num_images = (self.partial.stat().st_size - len(self.header)) // self.bytes_per_image
         return num_images if num_images == self.shape[0] else num_images // self.batch_size * self.batch_size
+
+    def is_finished(self) -> bool:
+        """Whether all images are there, in a file that is whole and of this shape."""
+        try:
+            images = np.load(self.path, mmap_mode="r")
+        except (FileNotFoundError, ValueError, EOFError):  # not there, cut short or damaged
+            return False
+        return images.shape == self.shape and images.dtype == np.uint8
 
     @property
     def bytes_per_image(self) -> int:
@@ -46,16 +59,16 @@ class ImageFile:
     def fill(self, make: Callable[[slice], NDArray[np.uint8]], on_batch: Callable[[int], object]) -> None:
         """Add the missing images: `make(rows)` gives those of one batch, `on_batch` hears how many were added.
 
-        Raises UserError where another process is at it.
+        A damaged file is made again. Raises UserError where another process is at it.
         """
-        if self.path.is_file():
+        if self.is_finished():
             return
         with self.partial.open("ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(f"{self.path}: another process is making these images; wait for it") from None
-            if self.path.is_file():  # another process has just finished them
+            if self.is_finished():  # another process has just finished them
                 return
             finished = self.num_finished
             file.truncate(len(self.header) + finished * self.bytes_per_image if finished else 0)
@@ -67,6 +80,7 @@ class ImageFile:
                 file.write(images.tobytes())
                 file.flush()
                 on_batch(len(images))
+            os.fsync(file.fileno())
             self.partial.replace(self.path)
 
     def read(self) -> NDArray[np.uint8]:

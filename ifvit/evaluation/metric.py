@@ -12,14 +12,36 @@ from torch import Tensor
 from ifvit.encoders.clip import Clip
 
 
+class PromptSet:
+    """Prompts, and CLIP's view of them, computed once for all images that are measured with them."""
+
+    def __init__(self, prompts: Sequence[str], clip: Clip) -> None:
+        self.prompts = tuple(prompts)
+        self.clip = clip
+        self.features: dict[str, Tensor] = {}  # by prefix
+
+    def text_features(self, prefix: str = "") -> Tensor:
+        """(N, P) float32 of length 1: of each prompt behind `prefix`."""
+        if prefix not in self.features:
+            self.features[prefix] = self.clip.text_features([prefix + prompt for prompt in self.prompts])
+        return self.features[prefix]
+
+
 class ImageSet:
     """Images (N, height, width, 3) uint8 with the prompt of each, and CLIP's view of them, computed once."""
 
-    def __init__(self, images: NDArray[np.uint8], prompts: Sequence[str], clip: Clip) -> None:
-        assert len(images) == len(prompts), (len(images), len(prompts))
+    def __init__(self, images: NDArray[np.uint8], prompt_set: PromptSet) -> None:
+        assert len(images) == len(prompt_set.prompts), (len(images), len(prompt_set.prompts))
         self.images = images
-        self.prompts = prompts
-        self.clip = clip
+        self.prompt_set = prompt_set
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return self.prompt_set.prompts
+
+    @property
+    def clip(self) -> Clip:
+        return self.prompt_set.clip
 
     @cached_property
     def image_embeds(self) -> Tensor:
@@ -43,7 +65,7 @@ class Metric:
     """A measurement of images against the real images of the same prompts.
 
     `measure(images, real)` gives values ready for JSON: a mean over nothing is None, a value that does not apply is
-    left out, and what must be known to read the values is their `remark`.
+    left out, and what must be known to read the values are their `remarks`, a list of sentences.
     """
 
     measure: Callable[[ImageSet, ImageSet], dict[str, Any]]

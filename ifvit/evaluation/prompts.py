@@ -13,6 +13,7 @@ from ifvit.runtime.seeding import derived_seed
 
 DEFAULT_SPLITS = ("val", "unseen")  # as far as the folder has them
 DEFAULT_NUM_IMAGES = 500
+SMALLEST_NUM_IMAGES = 2  # a covariance needs two
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,14 @@ class PromptList:
 def prompt_list(coco_root: str | Path, split: str, num_images: int | None = None) -> PromptList:
     """The first `num_images` of `split` by ascending id; None means 500 or all there are.
 
-    Raises UserError where the split cannot be read, or has fewer images than were asked for.
+    Raises UserError where the split cannot be read, has fewer images than were asked for, or too few to measure.
     """
     images = read_coco(coco_root, split)
+    if len(images) < SMALLEST_NUM_IMAGES:
+        raise UserError(
+            f"--splits: split {split} of {coco_root} has {len(images)} image, a distance needs at least "
+            f"{SMALLEST_NUM_IMAGES}"
+        )
     if num_images is not None and num_images > len(images):
         raise UserError(f"--num-images: is {num_images}, split {split} of {coco_root} has {len(images)} images")
     chosen = tuple(images[: num_images or DEFAULT_NUM_IMAGES])

@@ -11,7 +11,7 @@ from ifvit.diffusion.guidance import omega_from_guidance_scale
 from ifvit.encoders.clip import Clip
 from ifvit.encoders.loading import Encoders
 from ifvit.evaluation.prompts import PromptList
-from ifvit.evaluation.references import images_digest
+from ifvit.evaluation.references import pixels_digest
 
 
 def evaluation_protocol(
@@ -32,7 +32,7 @@ def evaluation_protocol(
                 "num_images": len(real),
                 "image_size": real.shape[1],
                 "captions_sha256": listed.digest,
-                "references_sha256": images_digest(real),
+                "references_sha256": pixels_digest(real),
             }
             for listed, real in zip(lists, reals, strict=True)
         },

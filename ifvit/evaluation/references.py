@@ -18,7 +18,7 @@ def real_images(images: Sequence[CaptionedImage], image_size: int) -> NDArray[np
     return np.stack([uint8_images(load_pixels(image, image_size)[None])[0] for image in images])
 
 
-def images_digest(images: NDArray[np.uint8]) -> str:
+def pixels_digest(images: NDArray[np.uint8]) -> str:
     """sha256 over shape and pixels."""
     digest = hashlib.sha256(str(images.shape).encode())
     digest.update(np.ascontiguousarray(images).data)

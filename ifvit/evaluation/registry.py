@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from ifvit.evaluation import clip_score, frechet, scene_counting
+from ifvit.evaluation import clip_score, frechet, scene_alignment
 from ifvit.evaluation.metric import ImageSet, Metric
 
 METRICS: dict[str, Metric] = {
     "frechet_distance": frechet.METRIC,
     "clip_score": clip_score.METRIC,
-    "scene_alignment": scene_counting.METRIC,
+    "scene_alignment": scene_alignment.METRIC,
 }
 
 

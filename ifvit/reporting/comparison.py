@@ -1,85 +1,38 @@
-"""Evaluated runs side by side: what each one is, what it cost and how good it is, and means over seeds."""
+"""Evaluated runs side by side, of one protocol, and means over seeds."""
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from ifvit.config.errors import UserError
 from ifvit.config.loading import leaves
-from ifvit.config.schema import Recipe
+from ifvit.evaluation.metric import Column
 from ifvit.evaluation.protocol import differing_fields
-from ifvit.evaluation.results import RESULTS_FILE, newest_results, read_results
-from ifvit.model.flops import count_flops
-from ifvit.reporting.numbers import measured_columns, number, number_key
-from ifvit.reporting.training_cost import training_cost, training_hardware
-from ifvit.runtime.run_directory import CHANGEABLE, RunDirectory, find_run
-
-COST_NUMBERS = ("steps_per_second", "training_seconds", "loss")
-
-
-@dataclass(frozen=True)
-class ComparedRun:
-    """One run. `numbers` has COST_NUMBERS and, where it was evaluated, "{split}.{metric}.{key}" of its images."""
-
-    name: str
-    recipe: Recipe
-    results: dict[str, Any] | None
-    hardware: str
-    counted: dict[str, int | float]  # parameters, gflops, gflops_with_attention
-    numbers: dict[str, float | None]
-
-    @property
-    def step(self) -> int | None:
-        """Of the evaluated checkpoint."""
-        return None if self.results is None else self.results["checkpoint"]["step"]
-
-    @property
-    def cell(self) -> str:
-        """ "cross_attention, intermediate"."""
-        return f"{self.recipe.model.conditioning}, {self.recipe.model.fusion.schedule}"
-
-    @property
-    def apart_from_seed(self) -> str:
-        """Equal for two runs that differ only in name, seed and where things lie."""
-        fields = [
-            (dotted, value)
-            for dotted, value in leaves(self.recipe.model_dump(mode="json"))
-            if dotted not in ("name", "seed") and not dotted.startswith(CHANGEABLE)
-        ]
-        return repr((fields, self.step))
-
-    def record(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "run": self.name,
-            "conditioning": self.recipe.model.conditioning,
-            "fusion": self.recipe.model.fusion.model_dump(mode="json"),
-            **self.counted,
-            "global_batch_size": self.recipe.train.global_batch_size,
-            "seed": self.recipe.seed,
-            "hardware": self.hardware,
-            "checkpoint": None if self.results is None else self.results["checkpoint"],
-            "numbers": self.numbers,
-        }
+from ifvit.reporting.compared_run import ComparedRun, compared_run, find_evaluation, quality_numbers
+from ifvit.reporting.numbers import measured_columns
+from ifvit.runtime.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs that differ only in name and seed, at the same step."""
+    """Runs that differ only in name and seed, of the same step and average."""
 
     runs: tuple[ComparedRun, ...]
 
     @property
     def name(self) -> str:
-        """The run's name, or what the names begin with."""
-        names = [run.name for run in self.runs]
-        if len(names) == 1:
-            return names[0]
-        shared = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-        return "".join(letters[0] for letters in shared) + "*"
+        """The run's label, or what the names begin with; the cell's name where they begin differently."""
+        if len(self.runs) == 1:
+            return self.runs[0].label
+        letters = zip(*(run.name for run in self.runs), strict=False)
+        beginning = "".join(column[0] for column in takewhile(lambda column: len(set(column)) == 1, letters))
+        shared = f"{beginning}*" if beginning else self.runs[0].cell
+        details = {run.detail for run in self.runs}
+        return f"{shared} ({details.pop()})" if len(details) == 1 and details != {""} else shared
 
     def values(self, key: str) -> list[float]:
         """The number `key` of every run that has it."""
@@ -92,10 +45,11 @@ class SeedGroup:
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
-        statistics_of = {key: self.mean_and_deviation(key) for key in self.runs[0].numbers}
+        keys = dict.fromkeys(key for run in self.runs for key in run.numbers)
+        statistics_of = {key: self.mean_and_deviation(key) for key in keys}
         return {
             "name": self.name,
-            "runs": [run.name for run in self.runs],
+            "runs": [run.label for run in self.runs],
             "mean": {key: found and found[0] for key, found in statistics_of.items()},
             "standard_deviation": {key: found and found[1] for key, found in statistics_of.items()},
         }
@@ -103,29 +57,52 @@ class SeedGroup:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs in the order they were named in; `results` is the first evaluation: protocol and ceilings are all runs'."""
+    """Runs in the order they were named in, one of them evaluated at least; all evaluations have one protocol."""
 
     runs: tuple[ComparedRun, ...]
 
     @property
-    def results(self) -> dict[str, Any]:
-        return next(run.results for run in self.runs if run.results is not None)
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The results of the runs that have some."""
+        return [run.results for run in self.runs if run.results is not None]
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        protocol: dict[str, Any] = self.evaluations[0]["protocol"]
+        return protocol
+
+    @property
+    def columns(self) -> list[tuple[str, Column]]:
+        """(metric's name, column) of the numbers that some evaluation has."""
+        return measured_columns(self.evaluations)
 
     @property
     def groups(self) -> list[SeedGroup]:
-        by_recipe: dict[str, list[ComparedRun]] = {}
+        groups: dict[str, list[ComparedRun]] = {}
         for run in self.runs:
-            by_recipe.setdefault(run.apart_from_seed, []).append(run)
-        return [SeedGroup(tuple(runs)) for runs in by_recipe.values()]
+            group = groups.setdefault(run.apart_from_seed, [])
+            if any(run.has_weights_of(other) for other in group):
+                groups[run.label] = [run]  # the same weights evaluated elsewhere are no other seed
+            else:
+                group.append(run)
+        return [SeedGroup(tuple(runs)) for runs in groups.values()]
 
     def ceiling(self, image_set: str) -> dict[str, float | None]:
-        """The numbers of "real" images or "reconstructions", by the keys of `ComparedRun.numbers`."""
-        return quality_numbers(self.results, image_set)
+        """The numbers of "real" images or "reconstructions", by the keys of `ComparedRun.numbers`.
+
+        They are the same for all runs; each is taken from the first evaluation that has it.
+        """
+        ceiling: dict[str, float | None] = {}
+        for results in self.evaluations:
+            for key, value in quality_numbers(results, image_set).items():
+                if ceiling.get(key) is None:
+                    ceiling[key] = value
+        return ceiling
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "protocol": self.results["protocol"],
+            "protocol": self.protocol,
             "runs": [run.record() for run in self.runs],
             "seeds": [group.record() for group in self.groups if len(group.runs) > 1],
             "reconstructions": self.ceiling("reconstructions"),
@@ -136,12 +113,12 @@ class Comparison:
 def compare_runs(paths: Sequence[str], step: int | None = None) -> Comparison:
     """The runs in `paths`, each by its newest evaluation (of `step`), or by one whose folder is named.
 
-    Raises UserError where a run is not there or named twice, where none was evaluated, and for different protocols.
+    Raises UserError where a run is not there or an evaluation named twice, where none was evaluated, and for different
+    protocols.
     """
-    runs = [compared_run(*find_evaluation(path, step)) for path in paths]
-    names = [run.name for run in runs]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"{twice}: is named twice")
+    found = [find_evaluation(path, step) for path in paths]
+    check_none_twice(paths, found)
+    runs = with_details(paths, [compared_run(*each) for each in found])
     evaluated = [run for run in runs if run.results is not None]
     if not evaluated:
         at_step = "" if step is None else f" at step {step}"
@@ -151,36 +128,33 @@ def compare_runs(paths: Sequence[str], step: int | None = None) -> Comparison:
     return Comparison(tuple(runs))
 
 
-def find_evaluation(path: str, step: int | None) -> tuple[RunDirectory, dict[str, Any] | None]:
-    """The run, and its evaluation if there is one, that `path` names: a run or the folder of an evaluation."""
-    folder = Path(path)
-    if not (folder / RESULTS_FILE).is_file():
-        run = find_run(path)
-        return run, newest_results(run, step)
-    results = read_results(folder)
-    assert results is not None
-    if step not in (None, results["checkpoint"]["step"]):
-        raise UserError(f"--step: is {step}, {path} is of step {results['checkpoint']['step']}; leave --step out")
-    return find_run(folder.resolve().parents[1]), results
+def check_none_twice(paths: Sequence[str], found: Sequence[tuple[RunDirectory, Path | None]]) -> None:
+    named: dict[Path, str] = {}
+    for path, (own, folder) in zip(paths, found, strict=True):
+        place = folder or own.path.resolve()
+        if place in named:
+            raise UserError(f"{path}: is named twice" + ("" if path == named[place] else f", also as {named[place]}"))
+        named[place] = path
 
 
-def compared_run(run: RunDirectory, results: dict[str, Any] | None) -> ComparedRun:
-    recipe = run.read_recipe()
-    last_step = None if results is None else results["checkpoint"]["step"]
-    cost = training_cost(run, recipe.train.global_batch_size, last_step)
-    spent = dict(zip(COST_NUMBERS, (cost.steps_per_second, cost.seconds, cost.loss), strict=True))
-    quality = {} if results is None else quality_numbers(results, "generated")
-    counted = count_flops(recipe.model)
-    return ComparedRun(recipe.name, recipe, results, training_hardware(run), counted, spent | quality)
+def with_details(paths: Sequence[str], runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """The runs, told apart where names repeat: by their weights, or where that is not enough by the path given."""
+    names = Counter(run.name for run in runs)
+    detailed = [replace(run, detail=weights_text(run.results)) if names[run.name] > 1 else run for run in runs]
+    labels = Counter(run.label for run in detailed)
+    return [
+        replace(run, detail=path) if labels[run.label] > 1 else run for path, run in zip(paths, detailed, strict=True)
+    ]
 
 
-def quality_numbers(results: Mapping[str, Any], image_set: str) -> dict[str, float | None]:
-    """The numbers of one image set by "{split}.{metric}.{key}"."""
-    return {
-        number_key(split, name, column): number(image_sets[image_set], name, column)
-        for split, image_sets in results["splits"].items()
-        for name, column in measured_columns(results["splits"])
-    }
+def weights_text(results: Mapping[str, Any] | None) -> str:
+    """ "step 100, EMA 0.9", or "export" for the weights of a model folder."""
+    if results is None:
+        return "not evaluated"
+    checkpoint = results["checkpoint"]
+    if checkpoint["step"] is None:
+        return "export"
+    return f"step {checkpoint['step']}, EMA {checkpoint['ema_decay']:g}"
 
 
 def check_same_protocol(first: ComparedRun, other: ComparedRun) -> None:
@@ -190,6 +164,6 @@ def check_same_protocol(first: ComparedRun, other: ComparedRun) -> None:
         ours, theirs = dict(leaves(here)), dict(leaves(there))
         fields = "; ".join(f"{name} is {ours.get(name)} and not {theirs.get(name)}" for name in differing)
         raise UserError(
-            f"{other.name}: was evaluated in another way than {first.name}: {fields}; evaluate both alike, or name the "
-            "folders of two like evaluations"
+            f"{other.label}: was evaluated in another way than {first.label}: {fields}; evaluate both alike, or name "
+            "the folders of two like evaluations"
         )

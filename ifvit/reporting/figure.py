@@ -5,7 +5,7 @@ from typing import Any
 
 from ifvit.evaluation.metric import Column
 from ifvit.reporting.comparison import Comparison, SeedGroup
-from ifvit.reporting.numbers import measured_columns, number_key
+from ifvit.reporting.numbers import number_key
 
 PANELS_PER_ROW = 2
 WIDTH, DPI = 8.0, 150  # inches; 1200 pixels
@@ -31,14 +31,14 @@ def make_figure(comparison: Comparison) -> Any:
     from matplotlib.figure import Figure
 
     groups = [group for group in comparison.groups if any(run.results for run in group.runs)]
-    listed = [(name, column) for name, column in measured_columns(comparison.results["splits"]) if column.is_plotted]
-    num_rows = -(-(len(listed) + 1) // PANELS_PER_ROW)
+    plotted = [(name, column) for name, column in comparison.columns if column.is_plotted]
+    num_rows = -(-(len(plotted) + 1) // PANELS_PER_ROW)
     figure = Figure(figsize=(WIDTH, num_rows * (0.75 + 0.48 * len(groups)) + 0.6), layout="constrained")
     axes = figure.subplots(num_rows, PANELS_PER_ROW, sharey=True, squeeze=False).ravel()
-    for axis, (name, column) in zip(axes, listed, strict=False):
+    for axis, (name, column) in zip(axes, plotted, strict=False):
         draw_quality(axis, comparison, groups, name, column)
-    draw_speed(axes[len(listed)], groups)
-    for axis in axes[len(listed) + 1 :]:
+    draw_speed(axes[len(plotted)], groups)
+    for axis in axes[len(plotted) + 1 :]:
         axis.set_visible(False)
     axes[0].set_yticks(range(len(groups)), row_labels(groups))
     axes[0].set_ylim(len(groups) - 0.5, -0.5)
@@ -48,14 +48,14 @@ def make_figure(comparison: Comparison) -> Any:
 
 
 def draw_quality(axis: Any, comparison: Comparison, groups: list[SeedGroup], name: str, column: Column) -> None:
-    splits = list(comparison.results["splits"])
+    splits = list(comparison.protocol["splits"])
     titles = SCENE_SPLITS if "unseen" in splits else {}
     for place, split in enumerate(splits):
         key = number_key(split, name, column)
         offset = DODGE * (2 * place - len(splits) + 1)
         color, marker = SPLIT_COLORS[place % len(SPLIT_COLORS)], SPLIT_MARKERS[place % len(SPLIT_MARKERS)]
         draw_points(axis, groups, key, offset, color, marker, titles.get(split, split))
-        ceiling = comparison.ceiling("reconstructions")[key]
+        ceiling = comparison.ceiling("reconstructions").get(key)
         if ceiling is not None:
             label = "autoencoder alone: the ceiling" if place == 0 else None
             axis.axvline(ceiling, color=color, linestyle=":", linewidth=1.5, label=label)

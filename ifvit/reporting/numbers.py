@@ -1,13 +1,13 @@
 """The numbers that tables and figures show of an evaluation: one for each column of each metric."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ifvit.evaluation.metric import Column
 from ifvit.evaluation.registry import METRICS
 
 ABSENT = "-"
-IMAGE_SETS = {"generated": "generated", "reconstructions": "reconstructions", "real": "real images"}
+IMAGE_SET_TITLES = {"generated": "generated", "reconstructions": "reconstructions", "real": "real images"}
 
 
 def columns() -> Iterator[tuple[str, Column]]:
@@ -15,9 +15,14 @@ def columns() -> Iterator[tuple[str, Column]]:
     return ((name, column) for name, metric in METRICS.items() for column in metric.columns)
 
 
-def measured_columns(splits: Mapping[str, Any]) -> list[tuple[str, Column]]:
-    """Those of `columns()` that have a number in some part of an evaluation's `splits`."""
-    measured = [metrics for image_sets in splits.values() for metrics in image_sets.values()]
+def measured_columns(evaluations: Iterable[Mapping[str, Any]]) -> list[tuple[str, Column]]:
+    """Those of `columns()` that have a number in some part of some evaluation's results."""
+    measured = [
+        metrics
+        for results in evaluations
+        for image_sets in results["splits"].values()
+        for metrics in image_sets.values()
+    ]
     return [
         (name, column)
         for name, column in columns()
@@ -36,7 +41,8 @@ def number_key(split: str, name: str, column: Column) -> str:
     return f"{split}.{name}.{column.key}"
 
 
-def shown(value: float | None, decimals: int) -> str:
+def number_text(value: float | None, decimals: int) -> str:
+    """ "0.500", or "-" where there is no number."""
     return ABSENT if value is None else f"{value:.{decimals}f}"
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from ifvit.reporting.comparison import ComparedRun, Comparison, SeedGroup
-from ifvit.reporting.numbers import ABSENT, IMAGE_SETS, aligned, measured_columns, number_key, shown
+from ifvit.reporting.compared_run import ComparedRun
+from ifvit.reporting.comparison import Comparison, SeedGroup
+from ifvit.reporting.numbers import ABSENT, IMAGE_SET_TITLES, aligned, number_key, number_text
 from ifvit.reporting.text import remarks
 from ifvit.runtime.progress import duration_text
 
@@ -11,7 +12,8 @@ NOT_RUN = "not run"
 COST_TITLES = ("run", "conditioning", "fusion", "parameters", "GFLOPs", "batch", "steps", "steps/s", "time", "loss")
 COST_REMARK = (
     "GFLOPs: one image, one forward pass, 2 x MACs of linears and convolutions, the paper's column. steps/s: median of "
-    "the logged speeds. time: of training, pauses left out. loss: mean of the last ten logged."
+    "the logged speeds. time: of the steps up to the last logged one, with checkpoints and sample grids, without "
+    "pauses between starts. loss: mean of the last ten logged."
 )
 
 
@@ -31,7 +33,7 @@ def comparison_text(comparison: Comparison) -> str:
 def table_rows(comparison: Comparison) -> list[list[str]]:
     """Titles, then runs, means and ceilings."""
     return [
-        [*COST_TITLES, *(column.title for _, column in measured_columns(comparison.results["splits"]))],
+        [*COST_TITLES, *(column.title for _, column in comparison.columns)],
         *(run_row(comparison, run) for run in comparison.runs),
         *(mean_row(comparison, group) for group in comparison.groups if len(group.runs) > 1),
         *(ceiling_row(comparison, image_set) for image_set in ("reconstructions", "real")),
@@ -39,23 +41,23 @@ def table_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def table_remarks(comparison: Comparison) -> list[str]:
-    splits = comparison.results["protocol"]["splits"]
+    splits = comparison.protocol["splits"]
     sizes = " / ".join(f"{split} ({split_protocol['num_images']} images)" for split, split_protocol in splits.items())
-    return [f"quality: {sizes}", COST_REMARK, hardware_remark(comparison.runs), *remarks(comparison.results)]
+    return [f"quality: {sizes}", COST_REMARK, hardware_remark(comparison.runs), *remarks(comparison.evaluations)]
 
 
 def run_row(comparison: Comparison, run: ComparedRun) -> list[str]:
     def text(key: str, decimals: int) -> str:
-        return shown(run.numbers.get(key), decimals) if run.results else NOT_RUN
+        return number_text(run.numbers.get(key), decimals) if run.results else NOT_RUN
 
     seconds = run.numbers["training_seconds"]
     speed = run.numbers["steps_per_second"]
     return [
-        *(run.name, run.recipe.model.conditioning, run.recipe.model.fusion.schedule),
+        *(run.label, run.recipe.model.conditioning, run.recipe.model.fusion.schedule),
         *model_cells(run),
         ABSENT if speed is None else f"{speed:.3g}",
         ABSENT if seconds is None else duration_text(seconds),
-        shown(run.numbers["loss"], 4),
+        number_text(run.numbers["loss"], 4),
         *quality_cells(comparison, text),
     ]
 
@@ -84,9 +86,9 @@ def ceiling_row(comparison: Comparison, image_set: str) -> list[str]:
     numbers = comparison.ceiling(image_set)
     blank = [""] * (len(COST_TITLES) - 1)
     return [
-        IMAGE_SETS[image_set],
+        IMAGE_SET_TITLES[image_set],
         *blank,
-        *quality_cells(comparison, lambda key, decimals: shown(numbers[key], decimals)),
+        *quality_cells(comparison, lambda key, decimals: number_text(numbers.get(key), decimals)),
     ]
 
 
@@ -99,8 +101,8 @@ def model_cells(run: ComparedRun) -> list[str]:
 def quality_cells(comparison: Comparison, text: Callable[[str, int], str]) -> list[str]:
     """`text(key, decimals)` of each number, those of the splits in one cell; once where it is the same for all."""
     cells = []
-    for name, column in measured_columns(comparison.results["splits"]):
-        parts = [text(number_key(split, name, column), column.decimals) for split in comparison.results["splits"]]
+    for name, column in comparison.columns:
+        parts = [text(number_key(split, name, column), column.decimals) for split in comparison.protocol["splits"]]
         cells.append(NOT_RUN if set(parts) == {NOT_RUN} else " / ".join(parts))
     return cells
 
@@ -108,7 +110,7 @@ def quality_cells(comparison: Comparison, text: Callable[[str, int], str]) -> li
 def hardware_remark(runs: Sequence[ComparedRun]) -> str:
     by_hardware: dict[str, list[str]] = {}
     for run in runs:
-        by_hardware.setdefault(run.hardware, []).append(run.name)
+        by_hardware.setdefault(run.hardware, []).append(run.label)
     if len(by_hardware) == 1:
         return f"trained on {runs[0].hardware}"
     each = "; ".join(f"{', '.join(names)}: {hardware}" for hardware, names in by_hardware.items())

@@ -1,10 +1,12 @@
 """What a run's training took, from its metrics.jsonl and environment.json."""
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
-from ifvit.runtime.environment import last_attempt
+from ifvit.runtime.environment import read_attempts
 from ifvit.runtime.metrics import read_metrics
 from ifvit.runtime.run_directory import RunDirectory
 
@@ -16,7 +18,7 @@ class TrainingCost:
     """Up to a step; None where nothing was logged."""
 
     steps_per_second: float | None = None  # median of the logged speeds
-    seconds: float | None = None  # pauses between two starts left out
+    seconds: float | None = None  # of the logged steps with checkpoints and grids; pauses between starts left out
     loss: float | None = None  # mean of the last logged ones
 
 
@@ -35,11 +37,17 @@ def training_cost(run: RunDirectory, global_batch_size: int, last_step: int | No
     )
 
 
-def training_hardware(run: RunDirectory) -> str:
-    """ "2 x NVIDIA H200", say, of the newest start; "unknown" where the run has had none."""
-    attempt = last_attempt(run.environment_file)
-    if attempt is None:
-        return "unknown"
+def training_hardware(run: RunDirectory, last_step: int | None = None) -> str:
+    """ "2 x NVIDIA H200", say; all that the starts before `last_step` ran on; "unknown" where there was none."""
+    attempts = [
+        attempt
+        for attempt in read_attempts(run.environment_file)
+        if last_step is None or attempt["first_step"] < last_step
+    ]
+    return " and ".join(dict.fromkeys(map(hardware_text, attempts))) or "unknown"
+
+
+def hardware_text(attempt: Mapping[str, Any]) -> str:
     if attempt["device"].startswith("cuda"):
         return f"{attempt['world_size']} x {attempt['gpus'][0]}"
     return f"{attempt['world_size']} CPU process(es), {attempt['cpu']['model']}"

@@ -56,19 +56,24 @@ def environment_record(
 
 def append_attempt(environment_file: Path, record: Mapping[str, Any]) -> int:
     """Add `record` to the file's attempts; returns how many starts the run has had, this one included."""
-    attempts = json.loads(environment_file.read_bytes())["attempts"] if environment_file.is_file() else []
-    attempts.append(record)
+    attempts = [*read_attempts(environment_file), record]
     text = json.dumps({"attempts": attempts}, indent=2, ensure_ascii=False) + "\n"
     write_atomically(environment_file, text.encode())
     return len(attempts)
 
 
+def read_attempts(environment_file: Path) -> list[dict[str, Any]]:
+    """The records of all starts that the run has had, oldest first."""
+    if not environment_file.is_file():
+        return []
+    attempts: list[dict[str, Any]] = json.loads(environment_file.read_bytes())["attempts"]
+    return attempts
+
+
 def last_attempt(environment_file: Path) -> dict[str, Any] | None:
     """The record of the newest start, or None where the run has had none."""
-    if not environment_file.is_file():
-        return None
-    attempt: dict[str, Any] = json.loads(environment_file.read_bytes())["attempts"][-1]
-    return attempt
+    attempts = read_attempts(environment_file)
+    return attempts[-1] if attempts else None
 
 
 def git_state(package: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from data_prep.main import main as data_prep
-from ifvit.config.loading import merged
+from ifvit.config.loading import load_recipe, merged
 from tests.drawn_coco import draw_coco, tiny_values
 from tests.integration.conftest import Command
 from tests.tiny_clip import save_tiny_clip
@@ -64,7 +64,7 @@ def test_a_folder_explains_its_numbers(evaluated: Path, run: Path, clip: Path) -
     assert evaluated.parent == run / "evaluation"
     assert evaluated.name.startswith("step-00000002-")
     assert sorted(path.name for path in evaluated.iterdir()) == [
-        "grid.png", "images-unseen.npy", "images-val.npy", "results.json",
+        "generation.json", "grid.png", "images-unseen.npy", "images-val.npy", "recipe.yaml", "results.json",
     ]  # fmt: skip
     results = results_of(evaluated)
     protocol = results["protocol"]
@@ -74,8 +74,12 @@ def test_a_folder_explains_its_numbers(evaluated: Path, run: Path, clip: Path) -
     assert (results["run"], results["checkpoint"]["step"], results["checkpoint"]["ema_decay"]) == ("tiny", 2, 0.9)
     assert results["encoders"]["clip"]["name"] == str(clip)
     assert "Random weights in the autoencoder and the text encoder" in results["notice"]
-    assert results["made_on"]["device"] == "cpu" and results["made_on"]["packages"]["torch"]
-    assert results["seconds"].keys() == {"generation", "measuring"}
+    (start,) = results["generation"]["starts"]
+    for machine in (start, results["measured_on"]):
+        assert machine["device"] == "cpu" and machine["packages"]["torch"]
+    assert start["num_images"] == 2 * NUM_IMAGES
+    assert results["seconds"]["generation"] == start["seconds"] > 0 and results["seconds"]["measuring"] > 0
+    assert load_recipe(evaluated / "recipe.yaml").model == load_recipe(run / "recipe.yaml").model
 
 
 def test_every_number_stands_beside_its_ceilings(evaluated: Path) -> None:
@@ -113,7 +117,89 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_numbers(
     assert "sampling: 18/18 image" in done.stderr
     assert images.read_bytes() == content
     assert (folder / "images-val.npy").stat().st_mtime_ns == kept
+    ours, theirs = results_of(folder), results_of(evaluated)
+    assert ours["splits"] == theirs["splits"]
+    first, second = ours["generation"]["starts"]
+    assert [first] == theirs["generation"]["starts"] and second["num_images"] == 5
+    assert ours["seconds"]["generation"] == pytest.approx(first["seconds"] + second["seconds"])
+
+
+def test_a_damaged_file_of_images_is_made_again(
+    evaluated: Path, run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "tiny")
+    folder = copy / "evaluation" / evaluated.name
+    (folder / "results.json").unlink()
+    images = folder / "images-val.npy"
+    content = images.read_bytes()
+    images.write_bytes(content[:-100])
+    ifvit_main("evaluate", copy, "--clip", clip, "--num-images", NUM_IMAGES)
+    assert images.read_bytes() == content
     assert results_of(folder)["splits"] == results_of(evaluated)["splits"]
+
+
+def test_results_of_an_older_version_are_measured_again_on_the_kept_images(
+    evaluated: Path, run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
+) -> None:
+    """Older versions left no record of the images' making and no recipe."""
+    copy = shutil.copytree(run, tmp_path / "tiny")
+    folder = copy / "evaluation" / evaluated.name
+    for file in ("generation.json", "recipe.yaml"):
+        (folder / file).unlink()
+    (folder / "results.json").write_text('{"format_version": 1, "run": "tiny"}')
+    refused = ifvit_main("compare", copy, "--out", tmp_path / "comparison", code=2)
+    assert "has format version 1, not 2; evaluate again" in refused.stderr
+    kept = (folder / "images-val.npy").stat().st_mtime_ns
+    ifvit_main("evaluate", copy, "--clip", clip, "--num-images", NUM_IMAGES)
+    assert (folder / "images-val.npy").stat().st_mtime_ns == kept
+    ours = results_of(folder)
+    assert ours["splits"] == results_of(evaluated)["splits"]
+    assert ours["generation"] == {"starts": []} and ours["seconds"]["generation"] is None
+    assert ours["measured_on"]["device"] == "cpu"
+    ifvit_main("compare", copy, "--out", tmp_path / "comparison")
+
+
+def test_results_of_something_else_under_the_same_name_are_refused(
+    evaluated: Path, run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "tiny")
+    file = copy / "evaluation" / evaluated.name / "results.json"
+    others = json.loads(file.read_text())
+    others["protocol"]["seed"] = 7
+    others["checkpoint"]["weights_sha256"] = "0" * 64
+    file.write_text(json.dumps(others))
+    refused = ifvit_main("evaluate", copy, "--clip", clip, "--num-images", NUM_IMAGES, code=2)
+    assert (
+        "has results of another evaluation (checkpoint.weights_sha256, protocol.seed); move it away" in refused.stderr
+    )
+
+
+def test_an_evaluation_folder_that_cannot_be_used_is_one_line(
+    run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "tiny", ignore=shutil.ignore_patterns("evaluation"))
+    (copy / "evaluation").touch()
+    refused = ifvit_main("evaluate", copy, "--clip", clip, "--num-images", NUM_IMAGES, code=2)
+    assert "cannot be written (Not a directory)" in refused.stderr
+
+
+def test_a_split_of_one_image_is_refused_before_anything_is_made(
+    run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
+) -> None:
+    coco = draw_coco(tmp_path / "coco", "val", num_images=1)
+    refused = ifvit_main("evaluate", run, "--clip", clip, "--coco-root", coco, code=2)
+    assert f"--splits: split val of {coco} has 1 image, a distance needs at least 2" in refused.stderr
+    assert "sampling" not in refused.stderr
+
+
+def test_json_is_all_that_stdout_has(
+    evaluated: Path, run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
+) -> None:
+    done = ifvit_main("evaluate", run, "--clip", clip, "--num-images", NUM_IMAGES, "--json")
+    assert json.loads(done.stdout) == results_of(evaluated)
+    assert done.stderr.splitlines()[-1] == str(evaluated)
+    done = ifvit_main("compare", evaluated, "--out", tmp_path, "--json")
+    assert json.loads(done.stdout) == json.loads((tmp_path / "comparison.json").read_text())
 
 
 def test_a_metric_that_is_new_is_measured_on_the_old_images(
@@ -163,7 +249,8 @@ def test_an_export_has_the_numbers_of_its_run(
     ours, theirs = results_of(folder), results_of(evaluated)
     assert ours["splits"] == theirs["splits"] and ours["protocol"] == theirs["protocol"]
     assert ours["checkpoint"]["weights_sha256"] == theirs["checkpoint"]["weights_sha256"]
-    assert "tiny" in ifvit_main("compare", export, "--out", tmp_path / "comparison").stdout
+    compared = ifvit_main("compare", export, evaluated, "--out", tmp_path / "comparison").stdout
+    assert [line.partition(")")[0] for line in compared.splitlines()[1:3]] == ["tiny (export", "tiny (step 2, EMA 0.9"]
 
 
 def test_weights_without_a_recipe_take_one(run: Path, clip: Path, tmp_path: Path, ifvit_main: Command) -> None:
@@ -176,6 +263,8 @@ def test_weights_without_a_recipe_take_one(run: Path, clip: Path, tmp_path: Path
     assert "has no recipe.yaml; give encoders and sampling with --recipe RECIPE" in refused.stderr
     done = ifvit_main("evaluate", export, *arguments, "--recipe", run.parents[1] / "recipe.yaml")
     assert results_of(Path(done.stdout.splitlines()[-1]))["checkpoint"]["step"] is None
+    compared = ifvit_main("compare", export, "--out", tmp_path / "comparison").stdout
+    assert compared.splitlines()[1].split()[:3] == ["tiny", "cross_attention", "early"]
 
 
 def test_captions_that_are_no_scenes_are_not_counted(

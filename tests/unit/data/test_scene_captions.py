@@ -1,4 +1,4 @@
-"""ifvit/data/scene_captions.py; that captions are true to drawn scenes is tested in data_prep/test_scenes.py."""
+"""ifvit/data/scene_captions.py; that captions are true to drawn scenes is tested in data_prep/test_scene_truth.py."""
 
 import random
 from itertools import product
@@ -86,6 +86,14 @@ def test_other_texts_with_the_same_words_are_read(text: str, description: Descri
         "a red hexagon",
         "three stars",
         "a red star above a blue star above a green star",
+        "three red stars and seven blue circles",
+        "three red stars on a square",
+        "a picture of three red stars and some circles",
+        "twenty one red stars",
+        "twenty-two red stars",
+        "one hundred and two red stars",
+        "1 two red stars",
+        "one two red stars",
     ],
 )
 def test_texts_that_describe_no_scene(text: str) -> None:

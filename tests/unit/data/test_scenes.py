@@ -50,6 +50,14 @@ def test_a_description_with_a_held_out_group_is_held_out() -> None:
     assert not Description((trained,)).is_held_out
 
 
+def test_in_order_descriptions_of_equal_content_are_equal() -> None:
+    red, blue = Group(2, "red", "star"), Group(1, "blue", "star")
+    assert Description((blue, red), "above").in_order() == Description((red, blue), "below")
+    assert Description((red, blue), "below").in_order() == Description((red, blue), "below")
+    assert Description((blue, red)).in_order() == Description((red, blue))
+    assert Description((blue, red), "below").in_order() != Description((red, blue), "below")
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_outlines_fill_the_unit_square(shape: str) -> None:
     if shape == "circle":

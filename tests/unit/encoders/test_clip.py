@@ -58,6 +58,19 @@ def test_batches_do_not_matter(clip: Clip, images: np.ndarray, monkeypatch: pyte
     torch.testing.assert_close(clip.text_features(PROMPTS), text)
 
 
+def test_what_is_cut_off_is_counted(clip: Clip) -> None:
+    """A prompt of 22 letters fits between start and end."""
+    assert clip.num_text_tokens == 24
+    assert clip.num_truncated(["z" * 22, "z" * 23, "", "z" * 100, "<|endoftext|>" * 2]) == 3
+    torch.testing.assert_close(clip.text_features(["z" * 23]), clip.text_features(["z" * 100]))
+    assert clip.num_truncated(PROMPTS) == 1  # also after a call that truncates
+
+
+def test_words_of_one_token_are_known(clip: Clip) -> None:
+    assert clip.knows_words("z") and clip.knows_words("a z")
+    assert not clip.knows_words("a zz")
+
+
 def test_identity_is_independent_of_place_and_of_what_was_encoded(clip: Clip, folder: Path, tmp_path: Path) -> None:
     clip.text_features(PROMPTS)
     moved = Clip.load(str(shutil.copytree(folder, tmp_path / "moved"))).identity

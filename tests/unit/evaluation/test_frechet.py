@@ -59,5 +59,6 @@ def test_too_few_images_are_remarked() -> None:
     assert METRIC.measure(enough, enough).keys() == {"distance", "features", "full_rank"}
     values = METRIC.measure(few, few)
     assert values["full_rank"] is False
-    assert values["remark"].startswith("Frechet distance: 6 images do not determine a covariance of width 6")
+    (remark,) = values["remarks"]
+    assert remark.startswith("Frechet distance: 6 images do not determine a covariance of width 6")
     assert values["distance"] == pytest.approx(0, abs=1e-6)

@@ -1,6 +1,8 @@
 """ifvit/evaluation/image_file.py"""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +74,47 @@ def test_a_torn_batch_is_made_again_whole(lost: int, tmp_path: Path) -> None:
     assert file.num_finished == (0 if lost > size else 3)
     fill(file)
     assert np.array_equal(file.read(), IMAGES)
+
+
+@pytest.mark.parametrize("size", [0, 5, 200, -1])
+def test_a_finished_file_that_was_cut_short_is_made_again(size: int, tmp_path: Path) -> None:
+    """In the header, in the pixels, or by its last byte."""
+    file = ImageFile(tmp_path / "images.npy", SHAPE, batch_size=3)
+    fill(file)
+    file.path.write_bytes(file.path.read_bytes()[:size])
+    assert not file.is_finished() and file.num_finished == 0
+    assert fill(file).starts == [0, 3, 6]
+    assert np.array_equal(file.read(), IMAGES)
+
+
+@pytest.mark.parametrize("content", [IMAGES[:6], IMAGES.astype(np.float32), b"no images at all"])
+def test_a_file_of_something_else_is_made_again(content: NDArray[Any] | bytes, tmp_path: Path) -> None:
+    file = ImageFile(tmp_path / "images.npy", SHAPE, batch_size=3)
+    if isinstance(content, bytes):
+        file.path.write_bytes(content)
+    else:
+        np.save(file.path, content)
+    assert file.num_finished == 0
+    fill(file)
+    assert np.array_equal(file.read(), IMAGES)
+
+
+def test_unfinished_images_of_another_shape_are_made_again(tmp_path: Path) -> None:
+    file = ImageFile(tmp_path / "images.npy", SHAPE, batch_size=3)
+    fill(file, stop=6)
+    content = file.partial.read_bytes()
+    file.partial.write_bytes(content.replace(b"(7, 4, 5, 3)", b"(7, 5, 4, 3)"))
+    assert file.num_finished == 0
+    file.partial.write_bytes(content)
+    assert file.num_finished == 6
+
+
+def test_images_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = ImageFile(tmp_path / "images.npy", SHAPE, batch_size=3)
+    synced: list[tuple[int, bool]] = []
+    monkeypatch.setattr("os.fsync", lambda handle: synced.append((os.fstat(handle).st_size, file.path.exists())))
+    fill(file)
+    assert synced[-1] == (file.path.stat().st_size, False)
 
 
 def test_all_images_but_the_rename(tmp_path: Path) -> None:

@@ -42,6 +42,12 @@ def test_more_images_than_there_are_is_an_error(coco: Path) -> None:
         prompt_list(coco, "val", 31)
 
 
+def test_a_split_that_is_too_small_to_measure_is_an_error(tmp_path: Path) -> None:
+    root = draw_coco(tmp_path / "coco", "val", num_images=1)
+    with pytest.raises(UserError, match=r"^--splits: split val of .* has 1 image, a distance needs at least 2$"):
+        prompt_list(root, "val")
+
+
 def test_the_digest_sees_a_changed_caption(coco: Path, tmp_path: Path) -> None:
     copy = draw_coco(tmp_path / "coco", "val", num_images=30)
     assert prompt_list(copy, "val").digest == prompt_list(coco, "val").digest

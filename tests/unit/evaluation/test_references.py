@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ifvit.data.coco import read_coco
-from ifvit.evaluation.references import images_digest, real_images, reconstructed
+from ifvit.evaluation.references import pixels_digest, real_images, reconstructed
 from tests.drawn_coco import draw_coco
 
 
@@ -44,6 +44,6 @@ def test_the_digest_sees_pixels_and_shape() -> None:
     images = np.zeros((2, 4, 4, 3), np.uint8)
     changed = images.copy()
     changed[1, 3, 3, 2] = 1
-    digests = {images_digest(each) for each in (images, changed, images.reshape(1, 8, 4, 3))}
+    digests = {pixels_digest(each) for each in (images, changed, images.reshape(1, 8, 4, 3))}
     assert len(digests) == 3
-    assert images_digest(images.copy()) in digests
+    assert pixels_digest(images.copy()) in digests

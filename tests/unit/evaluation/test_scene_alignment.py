@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from ifvit.data.scenes import SHAPES, Description, Group
-from ifvit.evaluation.scene_alignment import scene_alignment
+from ifvit.evaluation.scene_alignment import METRIC, NO_SCENES, scene_alignment
 from ifvit.evaluation.scene_detector import DetectedShape
+from tests.unit.evaluation.stand_in_clip import image_set
 
 
 def shapes(color: str, shape: str, *lefts: float, top: float = 20) -> list[DetectedShape]:
@@ -41,6 +43,30 @@ def test_counts_by_hand() -> None:
     assert result["by_count"] == {"1": stars, "2": circles, "3": squares, "4": nothing, "5": nothing}
     assert result["by_shape_and_count"]["star"] == {"1": stars} | {str(count): nothing for count in (2, 3, 4, 5)}
     assert result["total_count_match"] == 2 / 4
+
+
+HELD_OUT, PARTNER = Group(2, "green", "circle"), Group(2, "red", "star")
+
+
+def test_of_a_pair_with_a_held_out_group_only_that_counts() -> None:
+    """As in split unseen: the partner is a combination that training has shown."""
+    assert HELD_OUT.is_held_out and not PARTNER.is_held_out
+    mixed, trained = Description((PARTNER, HELD_OUT), "left of"), Description((PARTNER,))
+    stars, circle = shapes("red", "star", 2, 15), shapes("green", "circle", 30)
+    result = scene_alignment([stars + circle], [mixed])
+    missed = {"average_error": 1.0, "average_match_ratio": 0.0, "num_groups": 1}
+    met = {"average_error": 0.0, "average_match_ratio": 1.0, "num_groups": 1}
+    assert {name: result[name] for name in missed} == missed
+    assert result["by_shape"]["circle"] == missed and result["by_shape"]["star"]["num_groups"] == 0
+    assert result["by_count"]["2"] == result["by_shape_and_count"]["circle"]["2"] == missed
+    for part, agreement in (("held_out", missed), ("trained", met)):
+        assert result[part] == agreement | {"by_count": result[part]["by_count"]}
+        assert result[part]["by_count"]["2"] == agreement and result[part]["by_count"]["1"]["num_groups"] == 0
+    assert result["total_count_match"] == 0 and result["shape_accuracy"] == 1
+
+    result = scene_alignment([stars + circle, stars], [mixed, trained])
+    assert (result["num_groups"], result["average_match_ratio"]) == (2, 1 / 2)
+    assert (result["held_out"]["num_groups"], result["trained"]["num_groups"]) == (1, 2)
 
 
 def test_the_right_number_of_wrong_shapes_matches_only_in_total() -> None:
@@ -79,13 +105,27 @@ def test_relation_needs_both_groups_in_their_places(found: list[DetectedShape], 
 
 def test_means_over_nothing_are_null() -> None:
     result = scene_alignment([], [])
-    numbers = [value for key, value in result.items() if not key.startswith(("by_", "num_"))]
+    numbers = [
+        value for key, value in result.items() if not key.startswith(("by_", "num_")) and not isinstance(value, dict)
+    ]
     assert len(numbers) == 6 and not any(number is not None for number in numbers)
     assert (result["num_images"], result["num_groups"], result["num_relations"]) == (0, 0, 0)
     assert set(result["by_shape_and_count"]) == set(SHAPES)
+    assert result["held_out"]["average_match_ratio"] is None and result["trained"]["num_groups"] == 0
 
 
 def test_the_result_is_json() -> None:
     result = scene_alignment([shapes("red", "circle", 2)], [TWO_RED_CIRCLES])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["relation_accuracy"] is None
+
+
+def test_what_counts_is_remarked_and_nothing_is_counted_where_a_caption_is_no_scene_s() -> None:
+    embeds = torch.zeros(2, 1)
+    scenes = image_set(embeds, prompts=["a red circle", "two green circles"])
+    values = METRIC.measure(scenes, scenes)
+    assert values["average_match_ratio"] == 0 and values["held_out"]["num_groups"] == 1
+    (remark,) = values["remarks"]
+    assert "over those groups alone" in remark and "compare splits at equal shape and count" in remark
+    mixed = image_set(embeds, prompts=["a red circle", "a man"])
+    assert METRIC.measure(mixed, mixed) == {"remarks": [NO_SCENES]}

@@ -1,7 +1,6 @@
 """The detector against the generator: a scene gives just its own shapes, also when spoilt; no scene gives none."""
 
 import random
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,9 +11,8 @@ from scipy import ndimage
 from data_prep.scene_drawing import Scene, SceneOptions, draw_scene, draw_shape
 from ifvit.data.scenes import COLORS, SHAPE_SIZES, SHAPES
 from ifvit.evaluation import scene_detector
-from ifvit.evaluation.scene_detector import DetectedShape, detect
-
-Kinds = Counter[tuple[str, str]]
+from ifvit.evaluation.scene_detector import detect
+from tests.detected_scenes import exact_share, kinds
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +28,6 @@ def scenes() -> list[Scene]:
 @pytest.fixture(scope="module")
 def pixels(scenes: list[Scene]) -> NDArray[np.uint8]:
     return np.stack([scene.pixels for scene in scenes])
-
-
-def kinds(shapes: list[DetectedShape]) -> Kinds:
-    return Counter((shape.color, shape.shape) for shape in shapes)
-
-
-def exact_share(images: NDArray[np.uint8], scenes: list[Scene]) -> float:
-    """The share of images where just the scene's shapes are found: each colour and shape in its count."""
-    expected = [Counter({(g.color, g.shape): g.count for g in scene.description.groups}) for scene in scenes]
-    return float(np.mean([kinds(shapes) == each for shapes, each in zip(detect(images), expected, strict=True)]))
 
 
 def as_image(values: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,94 @@ def test_what_belongs_to_one_recipe(override: str, num_groups: int, tmp_path: Pa
     assert len(compare_runs([str(tmp_path / "one"), str(tmp_path / "two")]).groups) == num_groups
 
 
+@pytest.mark.parametrize(
+    "checkpoint, num_groups",
+    [
+        ({}, 1),
+        ({"ema_decay": 0.99}, 2),
+        ({"scaling_factor": 0.7}, 2),
+        ({"diffusion": {"beta_end": 0.02}}, 2),
+        ({"weights_sha256": "one 200"}, 2),  # the same weights evaluated elsewhere
+        ({"step": None, "ema_decay": None}, 2),  # an export: trained how far?
+    ],
+)
+def test_what_belongs_to_one_kind_of_weights(checkpoint: dict[str, Any], num_groups: int, tmp_path: Path) -> None:
+    write_run(tmp_path, "one", "seed=1")
+    write_run(tmp_path, "two", "seed=2", quality=None)
+    write_results(tmp_path / "two", 0.5, checkpoint=checkpoint)
+    assert len(compare_runs([str(tmp_path / "one"), str(tmp_path / "two")]).groups) == num_groups
+
+
+def test_how_it_was_evaluated_is_no_other_recipe(tmp_path: Path) -> None:
+    """`ifvit evaluate --batch-size 2` leaves it in the evaluation's recipe."""
+    write_run(tmp_path, "one", "seed=1")
+    write_run(tmp_path, "two", "seed=2", "sampling.batch_size=2")
+    assert len(compare_runs([str(tmp_path / "one"), str(tmp_path / "two")]).groups) == 1
+
+
+def test_names_that_begin_differently_are_called_by_their_cell(tmp_path: Path) -> None:
+    write_run(tmp_path, "one", "seed=1")
+    write_run(tmp_path, "two", "seed=2")
+    (group,) = compare_runs([str(tmp_path / "one"), str(tmp_path / "two")]).groups
+    assert group.name == group.runs[0].cell == "cross_attention, early"
+
+
+def test_several_evaluations_of_one_run_stand_side_by_side(tmp_path: Path) -> None:
+    write_run(tmp_path, "run")
+    write_results(tmp_path / "run", 0.3, step=100)
+    write_results(tmp_path / "run", 0.4, step=100, checkpoint={"ema_decay": 0.5})
+    write_results(tmp_path / "run", 0.5, step=100, checkpoint={"ema_decay": 0.5, "scaling_factor": 0.7})
+    export = tmp_path / "export"
+    write_run(tmp_path / "made", "run", quality=None)
+    (tmp_path / "made/run").rename(export)
+    (export / "config.json").touch()
+    write_results(export, 0.5, step=None, checkpoint={"ema_decay": None})
+    folders = sorted((tmp_path / "run/evaluation").iterdir(), key=lambda folder: folder.name.split("-")[-1])
+    paths = [str(path) for path in (*folders, export)]
+    comparison = compare_runs(paths)
+    assert [run.label for run in comparison.runs] == [
+        "run (step 200, EMA 0.9)",
+        "run (step 100, EMA 0.9)",
+        f"run ({paths[2]})",
+        f"run ({paths[3]})",
+        "run (export)",
+    ]
+    assert len(comparison.groups) == 5
+    assert len({run["run"] for run in comparison.record()["runs"]}) == 5
+
+
+def test_a_group_of_seeds_says_which_weights_where_that_tells_it_apart(tmp_path: Path) -> None:
+    paths = []
+    for seed in (1, 2):
+        write_run(tmp_path, f"run{seed}", f"seed={seed}")
+        write_results(tmp_path / f"run{seed}", 0.3, step=100)
+        paths += map(str, sorted((tmp_path / f"run{seed}/evaluation").iterdir()))
+    assert [group.name for group in compare_runs(paths).groups] == [
+        "run* (step 100, EMA 0.9)",
+        "run* (step 200, EMA 0.9)",
+    ]
+
+
+def test_weights_without_a_recipe_are_compared_by_their_evaluation_s(tmp_path: Path) -> None:
+    write_run(tmp_path, "imported", quality=None)
+    folder = tmp_path / "imported"
+    (folder / "config.json").touch()
+    write_results(folder, 0.5, step=None)
+    for file in ("recipe.yaml", "environment.json", "metrics.jsonl"):
+        (folder / file).unlink()
+    write_run(tmp_path, "run")
+    imported, run = compare_runs([str(folder), str(tmp_path / "run")]).runs
+    assert imported.name == "imported" and imported.counted == run.counted
+    assert imported.numbers["steps_per_second"] is None and imported.hardware == "unknown"
+    (evaluation,) = (folder / "evaluation").iterdir()
+    assert compare_runs([str(evaluation)]).runs[0].numbers == imported.numbers
+    (evaluation / "results.json").unlink()
+    with pytest.raises(
+        UserError, match=r"imported: not evaluated; run ifvit evaluate .*imported --recipe RECIPE first"
+    ):
+        compare_runs([str(folder)])
+
+
 def test_another_step_is_another_group(tmp_path: Path) -> None:
     write_run(tmp_path, "one")
     write_run(tmp_path, "two", quality=None)
@@ -85,8 +174,13 @@ def test_runs_that_cannot_be_compared(runs_root: Path) -> None:
         compare_runs([later])
     with pytest.raises(UserError, match=r"not evaluated at step 7; "):
         compare_runs([early], step=7)
-    with pytest.raises(UserError, match=r"^early_seed1: is named twice"):
+    with pytest.raises(UserError, match=r"early_seed1: is named twice$"):
         compare_runs([early, early])
+    (folder,) = (runs_root / "early_seed1/evaluation").iterdir()
+    with pytest.raises(UserError, match=rf"^{folder}: is named twice, also as {early}$"):
+        compare_runs([early, str(folder)])
+    with pytest.raises(UserError, match=r"later: is named twice$"):
+        compare_runs([later, later])
     with pytest.raises(UserError, match=r"no such run"):
         compare_runs([str(runs_root / "gone")])
 

@@ -1,6 +1,7 @@
 """ifvit/reporting/figure.py"""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,27 @@ def test_a_panel_for_each_plotted_number_and_the_speed(comparison: Comparison) -
 
 
 def test_rows_are_cells_or_names_where_cells_do_not_tell(comparison: Comparison, tmp_path: Path) -> None:
-    def rows(shown: Comparison) -> list[str]:
-        return [label.get_text() for label in make_figure(shown).axes[0].get_yticklabels()]
+    def rows(compared: Comparison) -> list[str]:
+        return [label.get_text() for label in make_figure(compared).axes[0].get_yticklabels()]
 
     assert rows(comparison) == ["concat\nearly", "cross-attention\nearly"]  # no row for what was not evaluated
     write_run(tmp_path, "slow")
     write_run(tmp_path, "fast", "optimizer.learning_rate=0.5")
     assert rows(compare_runs([str(tmp_path / "slow"), str(tmp_path / "fast")])) == ["slow", "fast"]
+
+
+def test_a_number_that_the_first_run_lacks_has_its_panel(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_run(tmp_path, name)
+    (file,) = tmp_path.glob("one/evaluation/*/results.json")
+    results = json.loads(file.read_text())
+    for image_sets in results["splits"].values():
+        for metrics in image_sets.values():
+            del metrics["clip_score"]
+    file.write_text(json.dumps(results))
+    axes = {axis.get_title(): axis for axis in make_figure(compare_runs([f"{tmp_path}/one", f"{tmp_path}/two"])).axes}
+    points = [list(line.get_xdata()) for line in axes["CLIP score (higher is better)"].get_lines()]
+    assert [0.15] in points
 
 
 def test_the_picture_is_1200_pixels_wide_and_not_blank(comparison: Comparison) -> None:

@@ -1,13 +1,15 @@
 """ifvit/reporting/table.py and ifvit/reporting/text.py"""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ifvit.reporting.comparison import Comparison
+from ifvit.reporting.comparison import Comparison, compare_runs
 from ifvit.reporting.table import COST_TITLES, comparison_text, markdown, table_rows
-from ifvit.reporting.text import results_text
+from ifvit.reporting.text import remarks, results_text
+from tests.evaluated_runs import write_run
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +42,17 @@ def test_a_run_without_evaluation_says_so(cells: dict[str, dict[str, str]]) -> N
 
 
 def test_markdown_is_one_table_with_its_remarks(comparison: Comparison) -> None:
-    table, remarks = markdown(comparison).split("\n\n")
+    table, below = markdown(comparison).split("\n\n")
     lines = table.splitlines()
     assert {line.count("|") for line in lines} == {len(table_rows(comparison)[0]) + 1}
-    for remark in ("val (500 images) / unseen (500 images)", "omega 1", "trained on 1 CPU process", "median"):
-        assert remark in remarks
+    for remark in (
+        "val (500 images) / unseen (500 images)",
+        "omega 1",
+        "trained on 1 CPU process",
+        "median",
+        "checkpoints and sample grids",
+    ):
+        assert remark in below
         assert remark in comparison_text(comparison)
 
 
@@ -57,19 +65,49 @@ def test_different_hardware_is_said(comparison: Comparison) -> None:
 
 
 def test_an_evaluation_s_text_leaves_out_what_was_not_measured(comparison: Comparison) -> None:
-    assert "match ratio" in results_text(comparison.results)
-    results: dict[str, Any] = json.loads(json.dumps(comparison.results))
+    assert "match ratio" in results_text(comparison.evaluations[0])
+    results: dict[str, Any] = json.loads(json.dumps(comparison.evaluations[0]))
     for image_sets in results["splits"].values():
         for metrics in image_sets.values():
-            metrics["scene_alignment"] = {"remark": "nothing was counted"}
+            metrics["scene_alignment"] = {"remarks": ["nothing was counted"]}
     text = results_text(results)
     assert "match ratio" not in text and "Frechet distance" in text
     assert text.count("nothing was counted") == 1
     assert [line.split()[0] for line in text.splitlines()[1:5]] == ["val,", "generated", "reconstructions", "real"]
 
 
+def test_a_metric_that_only_a_later_run_has_is_a_column_of_all(tmp_path: Path) -> None:
+    for seed, name in enumerate(("one", "two")):
+        write_run(tmp_path, name, f"seed={seed}")
+    (file,) = tmp_path.glob("one/evaluation/*/results.json")
+    older = json.loads(file.read_text())
+    for image_sets in older["splits"].values():
+        for metrics in image_sets.values():
+            del metrics["clip_score"]
+    file.write_text(json.dumps(older))
+    comparison = compare_runs([str(tmp_path / "one"), str(tmp_path / "two")])
+    titles, *rows = table_rows(comparison)
+    cells = {row[0]: row[titles.index("CLIP score")] for row in rows}
+    assert (cells["one"], cells["two"]) == ("- / -", "0.150 / 0.120")
+    assert (cells["reconstructions"], cells["real images"]) == ("0.294 / 0.294", "0.300 / 0.300")
+    assert "CLIP score: a cosine" in comparison_text(comparison)
+    record = comparison.record()
+    assert record["real"]["val.clip_score.cosine"] == 0.3
+    assert "val.clip_score.cosine" in record["seeds"][0]["mean"]  # of runs of which the first does not have it
+
+
+def test_a_remark_of_one_split_says_so(comparison: Comparison) -> None:
+    results: dict[str, Any] = json.loads(json.dumps(comparison.evaluations[0]))
+    generated = {split: image_sets["generated"] for split, image_sets in results["splits"].items()}
+    for split, number in (("val", 7), ("unseen", 9)):
+        generated[split]["clip_score"]["remarks"] += ["both", f"{number} were cut"]
+    assert remarks([results, results])[1:] == [
+        "CLIP score: a cosine", "both", "val: 7 were cut", "unseen: 9 were cut",
+    ]  # fmt: skip
+
+
 def test_a_mean_over_nothing_is_a_dash(comparison: Comparison) -> None:
-    results: dict[str, Any] = json.loads(json.dumps(comparison.results))
+    results: dict[str, Any] = json.loads(json.dumps(comparison.evaluations[0]))
     results["splits"]["val"]["generated"]["scene_alignment"]["relation_accuracy"] = None
     generated = results_text(results).splitlines()[2]
     assert generated.split()[-1] == "-"

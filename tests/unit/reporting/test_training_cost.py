@@ -45,6 +45,18 @@ def test_nothing_logged(tmp_path: Path) -> None:
         ({"device": "cpu", "world_size": 1, "gpus": ["unused"], "cpu": {"model": "Xeon"}}, "1 CPU process(es), Xeon"),
     ],
 )
-def test_hardware_is_what_the_newest_start_ran_on(attempt: dict[str, Any], expected: str, tmp_path: Path) -> None:
-    (tmp_path / "environment.json").write_text(json.dumps({"attempts": [{"device": "other"}, attempt]}))
+def test_hardware_is_what_a_start_ran_on(attempt: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text(json.dumps({"attempts": [attempt, attempt]}))
     assert training_hardware(RunDirectory(tmp_path)) == expected
+
+
+def test_all_hardware_that_led_to_the_checkpoint_is_named(tmp_path: Path) -> None:
+    attempts = [
+        {"device": "cuda:0", "world_size": 2, "gpus": [name], "first_step": first_step}
+        for name, first_step in (("NVIDIA H200", 0), ("NVIDIA A100", 100), ("NVIDIA H200", 200), ("NVIDIA L4", 300))
+    ]
+    (tmp_path / "environment.json").write_text(json.dumps({"attempts": attempts}))
+    run = RunDirectory(tmp_path)
+    assert training_hardware(run, last_step=300) == "2 x NVIDIA H200 and 2 x NVIDIA A100"
+    assert training_hardware(run, last_step=100) == "2 x NVIDIA H200"
+    assert training_hardware(run) == "2 x NVIDIA H200 and 2 x NVIDIA A100 and 2 x NVIDIA L4"

@@ -1,9 +1,9 @@
-"""ifvit/reporting/counting.py"""
+"""ifvit/reporting/scene_alignment.py"""
 
 from ifvit.data.scenes import Description, Group
 from ifvit.evaluation.scene_alignment import scene_alignment
 from ifvit.evaluation.scene_detector import DetectedShape
-from ifvit.reporting.counting import counting_text
+from ifvit.reporting.scene_alignment import scene_alignment_tables
 
 BOX = (0.0, 0.0, 10.0, 10.0)
 RED_STAR, RED_CIRCLE = DetectedShape("red", "star", BOX), DetectedShape("red", "circle", BOX)
@@ -15,15 +15,16 @@ def test_each_shape_and_count_has_its_numbers() -> None:
         [[RED_STAR], [RED_STAR, RED_STAR], [], [RED_CIRCLE]],
         [Description((group,)) for group in (one, one, two, circle)],
     )
-    text = counting_text({"splits": {"val": {"generated": {"scene_alignment": alignment}}}})
+    text = scene_alignment_tables({"splits": {"val": {"generated": {"scene_alignment": alignment}}}})
     assert text.splitlines() == [
         "val: match ratio, average error (groups)",
         "  asked for               1               2",
         "  circle     1.00, 0.00 (1)               -",
         "  star       0.50, 0.50 (2)  0.00, 2.00 (1)",
+        "  any shape  0.67, 0.33 (3)  0.00, 2.00 (1)",
     ]
 
 
 def test_nothing_was_counted() -> None:
-    remark = {"scene_alignment": {"remark": "counts: not every caption is of a scene"}}
-    assert counting_text({"splits": {"val": {"generated": remark}}}) == ""
+    remark = {"scene_alignment": {"remarks": ["counts: not every caption is of a scene"]}}
+    assert scene_alignment_tables({"splits": {"val": {"generated": remark}}}) == ""
