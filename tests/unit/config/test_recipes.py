@@ -20,7 +20,7 @@ def overrides_for(path: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in sorted(RECIPES.glob("**/*.yaml")) if path.name != "base.yaml"],
+    [path for path in sorted(RECIPES.glob("**/*.yaml")) if path.name not in ("base.yaml", "recipe.yaml")],
     ids=lambda path: str(path.relative_to(RECIPES)),
 )
 def test_every_recipe_is_valid_and_survives_its_own_yaml(path: Path, tmp_path: Path) -> None:
@@ -29,6 +29,10 @@ def test_every_recipe_is_valid_and_survives_its_own_yaml(path: Path, tmp_path: P
     resolved.write_text(resolved_yaml(recipe), encoding="utf-8")
     assert load_recipe(resolved) == recipe
     assert recipe.name == "_".join(path.relative_to(RECIPES).with_suffix("").parts)
+
+
+def test_the_shipped_model_was_trained_by_the_recipe_that_its_page_names() -> None:
+    assert load_recipe(RECIPES / "scenes/trained/recipe.yaml") == load_recipe(RECIPES / "scenes/long.yaml")
 
 
 @pytest.mark.parametrize("cell", CELLS)
