@@ -68,7 +68,8 @@ demo: $(STAMP)  ## scenes -> shards -> training -> samples -> counting table, in
 	@echo "metrics:  make ui RUNS=$(DEMO)/runs"
 
 clean-demo:  ## remove what `make demo` made
-	@rm -rf "$(DEMO)"
+	@rm -rf "$(DEMO)/scenes" "$(DEMO)/shards" "$(DEMO)/runs" "$(DEMO)/samples" "$(DEMO)/samples_trained"
+	@rmdir "$(DEMO)" 2>/dev/null || true
 
 shards: $(STAMP)  ## RECIPE=... SET="--set ..." SPLIT=...: images and captions to tars of latents and text
 	$(BIN)/python -m data_prep shards $(RECIPE) $(SET) $(if $(SPLIT),--split $(SPLIT))

@@ -6,7 +6,7 @@ results.json, in which each number stands with its protocol, beside the same num
 autoencoder alone makes of them. The same command again goes on where it stopped.
 
 Counts of scenes: match ratio is the share of the groups of shapes in the captions that the image shows as often as the
-caption says, average error the mean difference. Where a caption has a combination of count, colour and shape that is
+caption says, average error the mean difference. Where a caption has a combination of count, color and shape that is
 kept out of training, as all of split unseen have, its other group does not count.
 """
 

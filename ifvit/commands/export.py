@@ -7,6 +7,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+from ifvit.config.errors import UserError
 from ifvit.runtime.files import refuse_used_folder
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16"}  # as torch calls them
@@ -25,10 +26,12 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from ifvit.commands.trained_model import load_run, write_description
-    from ifvit.model.weights import save_model
+    from ifvit.model.weights import CONFIG_FILE, save_model
     from ifvit.runtime.run_directory import find_run
 
     run_directory = find_run(arguments.run)
+    if (run_directory.path / CONFIG_FILE).is_file():
+        raise UserError(f"{arguments.run}: is a model folder already, export takes a run; copy the folder")
     trained = load_run(run_directory, arguments.step, arguments.ema_decay)
     unfinished = arguments.out.with_name(f".unfinished-{arguments.out.name}")
     shutil.rmtree(unfinished, ignore_errors=True)

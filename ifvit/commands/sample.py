@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="RUN_OR_EXPORT", help="runs/NAME, or a folder of export or import-weights")
     parser.add_argument("--prompt", action="append", default=[], help="a caption; may be repeated")
     parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="one caption per line")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the PNGs and grid.png")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="of PNGs and grid.png; replaces earlier")
     parser.add_argument("--num-images-per-prompt", type=int, default=1, metavar="N", help="default: 1")
     add_sampling_arguments(parser)
     parser.add_argument("--recipe", metavar="RECIPE", help="for imported weights: encoders, scaling factor, solver")
@@ -77,6 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
     with Progress(len(repeated), "sampling", unit="image") as progress:
         images = sampler.sample(repeated, arguments.seed, numbers, on_batch=progress.advance)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if earlier:
+        print(f"{arguments.out}: earlier samples are replaced", file=sys.stderr)
     for path in earlier:
         path.unlink(missing_ok=True)
     files = write_images(arguments.out, images, repeated, numbers)

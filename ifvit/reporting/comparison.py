@@ -16,6 +16,8 @@ from ifvit.reporting.compared_run import ComparedRun, compared_run, find_evaluat
 from ifvit.reporting.numbers import measured_columns
 from ifvit.runtime.run_directory import RunDirectory
 
+DIGEST_LENGTH = 64  # of a sha256
+
 
 @dataclass(frozen=True)
 class SeedGroup:
@@ -157,12 +159,18 @@ def weights_text(results: Mapping[str, Any] | None) -> str:
     return f"step {checkpoint['step']}, EMA {checkpoint['ema_decay']:g}"
 
 
+def short(value: object) -> str:
+    """Enough of a digest to tell it from another one."""
+    text = str(value)
+    return text[:8] if len(text) == DIGEST_LENGTH else text
+
+
 def check_same_protocol(first: ComparedRun, other: ComparedRun) -> None:
     assert first.results is not None and other.results is not None
     there, here = first.results["protocol"], other.results["protocol"]
     if differing := differing_fields(there, here):
         ours, theirs = dict(leaves(here)), dict(leaves(there))
-        fields = "; ".join(f"{name} is {ours.get(name)} and not {theirs.get(name)}" for name in differing)
+        fields = "; ".join(f"{name} is {short(ours.get(name))} and not {short(theirs.get(name))}" for name in differing)
         raise UserError(
             f"{other.label}: was evaluated in another way than {first.label}: {fields}; evaluate both alike, or name "
             "the folders of two like evaluations"

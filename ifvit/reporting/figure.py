@@ -57,7 +57,7 @@ def draw_quality(axis: Any, comparison: Comparison, groups: list[SeedGroup], nam
         draw_points(axis, groups, key, offset, color, marker, titles.get(split, split))
         ceiling = comparison.ceiling("reconstructions").get(key)
         if ceiling is not None:
-            label = "autoencoder alone: the ceiling" if place == 0 else None
+            label = "autoencoder alone: the best possible" if place == 0 else None
             axis.axvline(ceiling, color=color, linestyle=":", linewidth=1.5, label=label)
     axis.set_title(f"{column.title} ({'higher' if column.more_is_better else 'lower'} is better)")
     finish(axis)

@@ -5,7 +5,6 @@ From noise it takes minutes to shapes (`make memorise` shows learning from noise
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -113,8 +112,14 @@ def test_a_second_start_reuses_everything(demo: Path, repository: Path) -> None:
     assert np.array_equal(pictures(demo / "samples"), before)
 
 
-def test_clean_demo_removes_it(repository: Path, tmp_path: Path) -> None:
+def test_clean_demo_removes_what_the_demo_made_and_nothing_else(repository: Path, tmp_path: Path) -> None:
     folder = tmp_path / "my demo"
-    shutil.copytree(repository / "recipes", folder)
-    subprocess.run(["make", "clean-demo", f"DEMO={folder}"], cwd=repository, check=True, capture_output=True)
+    for name in ("scenes", "shards", "runs", "samples", "samples_trained"):
+        (folder / name / "inside").mkdir(parents=True)
+    (folder / "mine.txt").touch()
+    clean = ["make", "clean-demo", f"DEMO={folder}"]
+    subprocess.run(clean, cwd=repository, check=True, capture_output=True)
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    (folder / "mine.txt").unlink()
+    subprocess.run(clean, cwd=repository, check=True, capture_output=True)
     assert not folder.exists()

@@ -220,6 +220,8 @@ def test_an_export_in_half_precision_says_so(finished_run: Path, tmp_path: Path,
     export = tmp_path / "export"
     done = ifvit_main("export", finished_run, "--out", export, "--precision", "fp16")
     description = (export / "description.txt").read_text().strip()
+    refused = ifvit_main("export", export, "--out", tmp_path / "again", code=2)
+    assert "is a model folder already, export takes a run" in refused.stderr
     assert description.endswith("EMA 0.9, fp16") and done.stdout == f"{export}: {description}\n"
     rounded = ifvit.load_model(export).state_dict()
     checkpoint = newest_checkpoint(finished_run / "checkpoints")
