@@ -118,7 +118,7 @@ check: $(STAMP)  ## style and types
 	$(BIN)/mypy
 
 test: $(STAMP)  ## all tests but `make memorise`; IFVIT_TEST_DATA=FOLDER adds those on real COCO images
-	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m "$(MARKS)"
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m "$(MARKS)" -n 2 --dist loadfile --no-loadscope-reorder
 
 memorise: $(STAMP)  ## CELL=...: each of the four cells (or one) learns eight real images by heart; needs IFVIT_TEST_DATA
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m memorise -rP $(if $(CELL),-k $(CELL),-n 2)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,27 +44,34 @@ def repository() -> Path:
     return Path(__file__).parents[1]
 
 
-DESELECTED = pytest.StashKey[list[pytest.Item]]()
+LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[DESELECTED] = []
+    config.stash[LEFT_OUT] = 0
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    if items:
-        items[0].config.stash[DESELECTED].extend(items)
+    for item in items:
+        if item.get_closest_marker("coco") and not item.get_closest_marker("memorise"):
+            item.config.stash[LEFT_OUT] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:  # in a worker of pytest-xdist
+        output["left_out"] = session.config.stash[LEFT_OUT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Each worker deselects the same tests."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    left_out = [
-        item
-        for item in config.stash[DESELECTED]
-        if item.get_closest_marker("coco") and not item.get_closest_marker("memorise")
-    ]
-    if left_out and not os.environ.get("IFVIT_TEST_DATA"):
+    if (left_out := config.stash[LEFT_OUT]) and not os.environ.get("IFVIT_TEST_DATA"):
         terminalreporter.write_line(
-            f"{len(left_out)} tests on real COCO images deselected: set IFVIT_TEST_DATA to run them", yellow=True
+            f"{left_out} tests on real COCO images deselected: set IFVIT_TEST_DATA to run them", yellow=True
         )
 
 

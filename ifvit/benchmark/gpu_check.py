@@ -8,6 +8,8 @@
 4. The main job through its real commands, small: shards, bf16 training with grids, resume bit for bit, sampling.
 5. The four cells on scenes, short: trained in bf16, evaluated and compared, with the seconds of each.
 
+These are the parts attention, cells, parity, main_job and scenes_cells; `--only` takes some of them.
+
 A GPU number is only written by the run that measured it.
 """
 
@@ -18,6 +20,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,7 @@ CELLS = {
     "cross_early": ("cross_attention", EARLY),
     "cross_intermediate": ("cross_attention", INTERMEDIATE),
 }
+PARTS = ("attention", "cells", "parity", "main_job", "scenes_cells")
 LENGTHS = {"image": (257, 257), "concat": (334, 334), "cross_attention": (257, 334), "text": (77, 77)}  # queries, keys
 
 
@@ -56,6 +60,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu-check.json"), help="default: gpu-check.json")
     parser.add_argument("--batch-size", type=int, default=256, help="default: 256, the paper's")
     parser.add_argument("--steps", type=int, default=50, help="measured steps of each cell; default: 50")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all parts")
     parser.add_argument("--allow-cpu", action="store_true", help="run on a CPU too, to check this script itself")
     options = parser.parse_args(arguments)
     ranks = find_ranks()
@@ -63,34 +68,43 @@ def main(arguments: list[str]) -> int:
     if device.type != "cuda" and not options.allow_cpu:
         print("error: no CUDA GPU here; --allow-cpu runs the checks on the CPU, at a small size", file=sys.stderr)
         return 2
+    measurements: dict[str, Callable[[], Any]] = {
+        "attention": lambda: check_attention(device),
+        "cells": lambda: {name: measure_cell(name, device, options.batch_size, options.steps) for name in CELLS},
+        "parity": lambda: check_parity(device, 50 if device.type == "cuda" else 5),
+    }
+    commands: dict[str, Callable[[], Any]] = {
+        "main_job": check_main_job,
+        "scenes_cells": lambda: short_scenes_cells(device),
+    }
+    assert (*measurements, *commands) == PARTS
+    report: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": gpu_names()[0] if device.type == "cuda" else f"cpu ({platform.machine()})",
+        "packages": package_versions(),
+    }
     start_process_group(ranks, device, timeout_seconds=600)
     try:
-        report: dict[str, Any] = {
-            "date": time.strftime("%Y-%m-%d"),
-            "device": gpu_names()[0] if device.type == "cuda" else f"cpu ({platform.machine()})",
-            "packages": package_versions(),
-            "attention": check_attention(device),
-            "cells": {name: measure_cell(name, device, options.batch_size, options.steps) for name in CELLS},
-            "parity": check_parity(device, 50 if device.type == "cuda" else 5),
-        }
+        report |= {part: measure() for part, measure in measurements.items() if part in options.only}
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
         stop_process_group()
     # Processes of their own, after this one has left its group.
-    report["main_job"] = check_main_job()
-    report["scenes_cells"] = (
-        check_scenes_cells(list(CELLS), steps=600, batch_size=256, num_images=500, precision="bf16")
-        if device.type == "cuda"
-        else check_scenes_cells(["cross_intermediate"], steps=2, batch_size=4, num_images=4, precision="bf16")
-    )
+    report |= {part: run() for part, run in commands.items() if part in options.only}
     write_atomically(options.out, (json.dumps(report, indent=2) + "\n").encode())
     print(f"wrote {options.out}")
-    failed = [name for name in ("main_job", "scenes_cells") if report[name]["failure"] is not None]
-    for name in failed:
-        say(f"FAILED {name}: {report[name]['failure']}")
+    failed = [part for part in commands if part in report and report[part]["failure"] is not None]
+    for part in failed:
+        say(f"FAILED {part}: {report[part]['failure']}")
     return 1 if failed else 0
+
+
+def short_scenes_cells(device: torch.device) -> dict[str, Any]:
+    if device.type == "cuda":
+        return check_scenes_cells(list(CELLS), steps=600, batch_size=256, num_images=500, precision="bf16")
+    return check_scenes_cells(["cross_intermediate"], steps=2, batch_size=4, num_images=4, precision="bf16")
 
 
 def say(line: str) -> None:

@@ -1,6 +1,5 @@
 """Real DeepSpeed ranks on gloo that stay alive for many cases: starting them costs more than most cases."""
 
-import multiprocessing
 import os
 import socket
 import traceback
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-PRELOADED = ["torch", "deepspeed", "ifvit.commands.training_run"]
+from tests.fork_server import fork_context
 
 
 class RankPool:
@@ -16,8 +15,7 @@ class RankPool:
 
     def __init__(self, world_size: int) -> None:
         self.world_size = world_size
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
+        context = fork_context()
         port = free_port()
         self.connections: list[Connection] = []
         self.processes = []

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -15,23 +14,17 @@ import yaml
 from ifvit.commands.main import main
 from ifvit.config.loading import merged
 from tests.drawn_coco import draw_coco, tiny_values
+from tests.fork_server import run_command
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
 def command(repository: Path) -> Command:
-    """`command("ifvit", "train", ...)` runs `python -m ifvit train ...` in the repository."""
+    """`command("ifvit", "train", ...)` runs `python -m ifvit train ...` in the repository, but for the slow imports."""
 
     def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-        completed = subprocess.run(
-            [sys.executable, "-m", *map(str, arguments)],
-            cwd=repository,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            text=True,
-            capture_output=True,
-            timeout=300,
-        )
+        completed = run_command([str(argument) for argument in arguments], repository, timeout_seconds=900)
         assert completed.returncode == code, completed.stdout + completed.stderr
         return completed
 

@@ -51,7 +51,7 @@ def make_demo(repository: Path, folder: Path) -> subprocess.CompletedProcess[str
         env=os.environ | {"OMP_NUM_THREADS": "2"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )  # fmt: skip
 
 

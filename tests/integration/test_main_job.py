@@ -287,16 +287,3 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(
     saved = newest_checkpoint(tmp_path / "tiny/checkpoints")
     assert saved is not None and saved.manifest.step < 12
     assert all(tensor.isfinite().all() for kind in saved.manifest.kinds for tensor in saved.read_all(kind).values())
-
-
-def test_the_gpu_check_itself_runs(tmp_path: Path, command: Command) -> None:
-    """On a CPU at a small size: what it would write on a GPU is there, and its own main job holds."""
-    command("ifvit.benchmark.gpu_check", code=2)
-    command("ifvit.benchmark.gpu_check", "--allow-cpu", "--out", tmp_path / "check.json")
-    report = json.loads((tmp_path / "check.json").read_text())
-    assert report.keys() >= {"date", "device", "packages", "attention", "cells", "parity", "main_job"}
-    assert report["main_job"]["failure"] is None and report["main_job"]["resumes_bit_for_bit"]
-    assert report["scenes_cells"]["failure"] is None
-    assert report["scenes_cells"]["comparison"]["runs"][0]["run"] == "scenes_cross_intermediate"
-    assert report["parity"]["bf16_repeats_bit_for_bit"]
-    assert {row["backend"] for row in report["attention"] if row["failure"] is None} == {"sdpa", "math"}
