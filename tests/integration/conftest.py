@@ -2,21 +2,26 @@
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 import yaml
 
+from data_prep.main import main as data_prep
 from ifvit.commands.main import main
 from ifvit.config.loading import merged
 from tests.drawn_coco import draw_coco, tiny_values
 from tests.fork_server import run_command
+from tests.tiny_clip import save_tiny_clip
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+NUM_IMAGES = 9  # of each split that is evaluated
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +75,45 @@ def tiny_recipe_file(tmp_path_factory: pytest.TempPathFactory, command: Command)
     recipe.write_text(yaml.safe_dump(values))
     command("data_prep", "shards", recipe)
     return recipe
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
+    """Two steps on 24 scenes, 64 px, checkpoints of steps 1 and 2."""
+    root = tmp_path_factory.mktemp("scenes")
+    scenes = ["--out", str(root / "coco"), "--num-images", "24", "--num-held-out-images", "10", "--seed", "0"]
+    assert data_prep(["scenes", *scenes]) == 0
+    values = merged(
+        tiny_values(root / "coco", root / "shards"),
+        {
+            "model": {"sample_size": 8},
+            "train": {"max_steps": 2},
+            "ema": {"decays": [0.9, 0.5]},
+            "checkpoint": {"every_steps": 1},
+            "sampling": {"num_inference_steps": 3, "guidance_scale": 2.0, "batch_size": 4},
+            "tracking": {"mlflow": False, "log_every_steps": 1},
+            "runtime": {"runs_root": str(root / "runs")},
+        },
+    )
+    (root / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert data_prep(["shards", str(root / "recipe.yaml")]) == 0
+    command("ifvit", "train", root / "recipe.yaml")
+    return root / "runs/tiny"
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def evaluated(run: Path, clip: Path, command: Command) -> Path:
+    """The folder of an evaluation of the run's last step."""
+    done = command("ifvit", "evaluate", run, "--clip", clip, "--num-images", NUM_IMAGES)
+    assert "Traceback" not in done.stderr
+    return Path(done.stdout.splitlines()[-1])
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return content

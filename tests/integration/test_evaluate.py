@@ -1,63 +1,14 @@
 """`ifvit evaluate` and `ifvit compare` on a small run on scenes, through the real commands."""
 
 import json
-import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
-from data_prep.main import main as data_prep
-from ifvit.config.loading import load_recipe, merged
-from tests.drawn_coco import draw_coco, tiny_values
-from tests.integration.conftest import Command
-from tests.tiny_clip import save_tiny_clip
-
-NUM_IMAGES = 9
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
-    """Two steps on 24 scenes, 64 px, checkpoints of steps 1 and 2."""
-    root = tmp_path_factory.mktemp("scenes")
-    scenes = ["--out", str(root / "coco"), "--num-images", "24", "--num-held-out-images", "10", "--seed", "0"]
-    assert data_prep(["scenes", *scenes]) == 0
-    values = merged(
-        tiny_values(root / "coco", root / "shards"),
-        {
-            "model": {"sample_size": 8},
-            "train": {"max_steps": 2},
-            "ema": {"decays": [0.9, 0.5]},
-            "checkpoint": {"every_steps": 1},
-            "sampling": {"num_inference_steps": 3, "guidance_scale": 2.0, "batch_size": 4},
-            "tracking": {"mlflow": False, "log_every_steps": 1},
-            "runtime": {"runs_root": str(root / "runs")},
-        },
-    )
-    (root / "recipe.yaml").write_text(yaml.safe_dump(values))
-    assert data_prep(["shards", str(root / "recipe.yaml")]) == 0
-    command("ifvit", "train", root / "recipe.yaml")
-    return root / "runs/tiny"
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
-def evaluated(run: Path, clip: Path, command: Command) -> Path:
-    """The folder of an evaluation of the run's last step."""
-    done = command("ifvit", "evaluate", run, "--clip", clip, "--num-images", NUM_IMAGES)
-    assert "Traceback" not in done.stderr
-    return Path(done.stdout.splitlines()[-1])
-
-
-def results_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return content
+from ifvit.config.loading import load_recipe
+from tests.drawn_coco import draw_coco
+from tests.integration.conftest import NUM_IMAGES, Command, results_of
 
 
 def test_a_folder_explains_its_numbers(evaluated: Path, run: Path, clip: Path) -> None:
@@ -94,95 +45,6 @@ def test_every_number_stands_beside_its_ceilings(evaluated: Path) -> None:
         assert generated["scene_alignment"]["average_error"] > 0
 
 
-def test_the_same_command_again_does_nothing(evaluated: Path, run: Path, clip: Path, ifvit_main: Command) -> None:
-    before = (evaluated / "results.json").read_bytes()
-    again = ifvit_main("evaluate", run, "--clip", clip, "--num-images", NUM_IMAGES)
-    assert "evaluated before, nothing left to do" in again.stderr
-    assert again.stdout.splitlines()[-1] == str(evaluated)
-    assert (evaluated / "results.json").read_bytes() == before
-
-
-def test_an_interrupted_evaluation_goes_on_to_the_same_numbers(
-    evaluated: Path, run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
-) -> None:
-    copy = shutil.copytree(run, tmp_path / "tiny")
-    folder = copy / "evaluation" / evaluated.name
-    (folder / "results.json").unlink()
-    images = folder / "images-unseen.npy"
-    content = images.read_bytes()
-    images.unlink()
-    (folder / "images-unseen.npy.partial").write_bytes(content[: len(content) * 3 // 4])
-    kept = (folder / "images-val.npy").stat().st_mtime_ns
-    done = ifvit_main("evaluate", copy, "--clip", clip, "--num-images", NUM_IMAGES)
-    assert "sampling: 18/18 image" in done.stderr
-    assert images.read_bytes() == content
-    assert (folder / "images-val.npy").stat().st_mtime_ns == kept
-    ours, theirs = results_of(folder), results_of(evaluated)
-    assert ours["splits"] == theirs["splits"]
-    first, second = ours["generation"]["starts"]
-    assert [first] == theirs["generation"]["starts"] and second["num_images"] == 5
-    assert ours["seconds"]["generation"] == pytest.approx(first["seconds"] + second["seconds"])
-
-
-def test_a_damaged_file_of_images_is_made_again(
-    evaluated: Path, run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
-) -> None:
-    copy = shutil.copytree(run, tmp_path / "tiny")
-    folder = copy / "evaluation" / evaluated.name
-    (folder / "results.json").unlink()
-    images = folder / "images-val.npy"
-    content = images.read_bytes()
-    images.write_bytes(content[:-100])
-    ifvit_main("evaluate", copy, "--clip", clip, "--num-images", NUM_IMAGES)
-    assert images.read_bytes() == content
-    assert results_of(folder)["splits"] == results_of(evaluated)["splits"]
-
-
-def test_results_of_an_older_version_are_measured_again_on_the_kept_images(
-    evaluated: Path, run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
-) -> None:
-    """Older versions left no record of the images' making and no recipe."""
-    copy = shutil.copytree(run, tmp_path / "tiny")
-    folder = copy / "evaluation" / evaluated.name
-    for file in ("generation.json", "recipe.yaml"):
-        (folder / file).unlink()
-    (folder / "results.json").write_text('{"format_version": 1, "run": "tiny"}')
-    refused = ifvit_main("compare", copy, "--out", tmp_path / "comparison", code=2)
-    assert "has format version 1, not 2; evaluate again" in refused.stderr
-    kept = (folder / "images-val.npy").stat().st_mtime_ns
-    ifvit_main("evaluate", copy, "--clip", clip, "--num-images", NUM_IMAGES)
-    assert (folder / "images-val.npy").stat().st_mtime_ns == kept
-    ours = results_of(folder)
-    assert ours["splits"] == results_of(evaluated)["splits"]
-    assert ours["generation"] == {"starts": []} and ours["seconds"]["generation"] is None
-    assert ours["measured_on"]["device"] == "cpu"
-    ifvit_main("compare", copy, "--out", tmp_path / "comparison")
-
-
-def test_results_of_something_else_under_the_same_name_are_refused(
-    evaluated: Path, run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
-) -> None:
-    copy = shutil.copytree(run, tmp_path / "tiny")
-    file = copy / "evaluation" / evaluated.name / "results.json"
-    others = json.loads(file.read_text())
-    others["protocol"]["seed"] = 7
-    others["checkpoint"]["weights_sha256"] = "0" * 64
-    file.write_text(json.dumps(others))
-    refused = ifvit_main("evaluate", copy, "--clip", clip, "--num-images", NUM_IMAGES, code=2)
-    assert (
-        "has results of another evaluation (checkpoint.weights_sha256, protocol.seed); move it away" in refused.stderr
-    )
-
-
-def test_an_evaluation_folder_that_cannot_be_used_is_one_line(
-    run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
-) -> None:
-    copy = shutil.copytree(run, tmp_path / "tiny", ignore=shutil.ignore_patterns("evaluation"))
-    (copy / "evaluation").touch()
-    refused = ifvit_main("evaluate", copy, "--clip", clip, "--num-images", NUM_IMAGES, code=2)
-    assert "cannot be written (Not a directory)" in refused.stderr
-
-
 def test_a_split_of_one_image_is_refused_before_anything_is_made(
     run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
 ) -> None:
@@ -200,21 +62,6 @@ def test_json_is_all_that_stdout_has(
     assert done.stderr.splitlines()[-1] == str(evaluated)
     done = ifvit_main("compare", evaluated, "--out", tmp_path, "--json")
     assert json.loads(done.stdout) == json.loads((tmp_path / "comparison.json").read_text())
-
-
-def test_a_metric_that_is_new_is_measured_on_the_old_images(
-    evaluated: Path, run: Path, clip: Path, tmp_path: Path, ifvit_main: Command
-) -> None:
-    copy = shutil.copytree(run, tmp_path / "tiny")
-    folder = copy / "evaluation" / evaluated.name
-    older = results_of(folder)
-    for image_sets in older["splits"].values():
-        for metrics in image_sets.values():
-            del metrics["clip_score"]
-    (folder / "results.json").write_text(json.dumps(older))
-    done = ifvit_main("evaluate", copy, "--clip", clip, "--num-images", NUM_IMAGES)
-    assert "sampling" not in done.stderr
-    assert results_of(folder)["splits"] == results_of(evaluated)["splits"]
 
 
 @pytest.mark.parametrize(
