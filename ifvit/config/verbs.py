@@ -5,6 +5,8 @@ A verb is a module with `add_arguments(parser)` and `run(arguments)`; its docstr
 
 import argparse
 import importlib
+import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -13,12 +15,14 @@ from ifvit.config.errors import UserError
 
 USER_ERROR_EXIT_CODE = 2
 CTRL_C_EXIT_CODE = 130
+SIGPIPE_EXIT_CODE = 141  # as a shell has it of a program whose output nobody reads any more
 
 
 def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequence[str]) -> int:
     """Run the verb that `argv` begins with, the module of that name in `package`; `verbs` says what each one does.
 
-    Returns what the verb's `run` gives (None is 0), 2 for a mistake of the user's, 130 after Ctrl-C.
+    Returns what the verb's `run` gives (None is 0), 2 for a mistake of the user's, 130 after Ctrl-C, 141 where nobody
+    reads the output any more.
     """
     verb = argv[0] if argv else "--help"
     if verb in ("-h", "--help"):
@@ -39,7 +43,13 @@ def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequenc
     )
     module.add_arguments(parser)
     try:
-        return int(module.run(parser.parse_args(argv[1:])) or 0)
+        code = int(module.run(parser.parse_args(argv[1:])) or 0)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if stdout_is_read():
+            raise
+        return SIGPIPE_EXIT_CODE
     except UserError as error:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)
@@ -47,3 +57,13 @@ def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequenc
     except KeyboardInterrupt:
         print("interrupted: what is finished stays, the same command goes on from there", file=sys.stderr)
         return CTRL_C_EXIT_CODE
+
+
+def stdout_is_read() -> bool:
+    """Whether somebody still reads what is printed. Nobody does where `| head` has ended: what is left is dropped."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return False

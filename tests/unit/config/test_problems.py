@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -136,26 +135,27 @@ def test_a_missing_field_says_how_to_give_it(tmp_path: Path) -> None:
         ("seed: !!python/object/apply:os.system ['touch mark']", "could not determine a constructor for the tag"),
     ],
 )
-def test_validate_ends_with_code_2_in_under_two_seconds_without_torch(
-    tmp_path: Path, mistake: str, problem: str
-) -> None:
+def test_validate_ends_with_code_2_and_one_line_without_torch(tmp_path: Path, mistake: str, problem: str) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"{MINIMAL}{mistake}\n")
     # A torch that cannot be imported: validation must not notice.
     (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')\n")
     code = "import sys; sys.path.insert(0, '.'); from ifvit.commands.main import entry_point; entry_point()"
-    begin = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code, "validate", str(recipe)], capture_output=True, text=True, cwd=tmp_path
     )
-    seconds = time.monotonic() - begin
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert problem in done.stderr
     assert not (tmp_path / "mark").exists()
-    assert seconds < 2
 
 
 def test_python_m_ifvit_validate_accepts_a_good_recipe(minimal: Path) -> None:
     command = [sys.executable, "-m", "ifvit", "validate", str(minimal)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(minimal: Path) -> None:
+    command = f"{sys.executable} -m ifvit validate {minimal} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("141\n", "")
