@@ -1,4 +1,4 @@
-"""Trains the bundled autoencoder on scenes: a KL autoencoder of factor 4 with 4 latent channels."""
+"""Trains the bundled autoencoder on scenes and empty images: a KL autoencoder of factor 4 with 4 latent channels."""
 
 import math
 import random
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from data_prep.scene_drawing import draw_empty_scene
+from data_prep.scene_drawing import SceneOptions, draw_empty_image
 from ifvit.encoders.untrained import LATENT_CHANNELS, untrained_autoencoder
 from ifvit.runtime.progress import Progress
 
@@ -28,42 +28,59 @@ INITIAL_LOGVAR = -5.0  # from 0, the decoder would first have to learn through n
 class Phase(NamedTuple):
     """A part of the training, with an optimizer of its own."""
 
-    label: str
+    name: str
+    steps: int
     learning_rate: float
     empty_share: float  # of the images: backgrounds without shapes
 
 
-# Never shown an empty image, an autoencoder decodes its latent to noise; shown them at once, it learns shapes late.
-SCENES = Phase("autoencoder", 2.0e-3, 0)
-WITH_EMPTY_SCENES = Phase("autoencoder, empty scenes too", 1.0e-3, 1 / 8)
-STEPS_WITH_EMPTY_SCENES = 1 / 5  # as many more, of the steps on scenes
+def phases(num_steps: int) -> tuple[Phase, Phase]:
+    """`num_steps` on scenes, and a fifth as many on empty images too.
+
+    Never shown an empty image, an autoencoder decodes its latent to noise; shown them at once, it learns shapes late.
+    """
+    scenes = Phase("scenes", num_steps, learning_rate=2.0e-3, empty_share=0)
+    return scenes, Phase("scenes and empty images", math.ceil(num_steps / 5), 1.0e-3, empty_share=1 / 8)
 
 
-def train_autoencoder(pixels: NDArray[np.uint8], num_steps: int, seed: int, folder: Path) -> None:
-    """Train on `pixels` (N, H, W, 3) and save as diffusers does: config.json and float32 safetensors in `folder`."""
+def described(num_steps: int) -> dict[str, dict[str, float]]:
+    """The phases by name, for a report."""
+    return {
+        phase.name: {"steps": phase.steps, "learning_rate": phase.learning_rate, "empty_share": phase.empty_share}
+        for phase in phases(num_steps)
+    }
+
+
+def train_autoencoder(
+    pixels: NDArray[np.uint8], options: SceneOptions, num_steps: int, seed: int, folder: Path
+) -> None:
+    """Train on `pixels` (N, H, W, 3) and save as diffusers does: config.json and float32 safetensors in `folder`.
+
+    `options` has the backgrounds of empty images.
+    """
     torch.manual_seed(seed)
     model = untrained_autoencoder(CHANNELS, norm_num_groups=8, image_size=pixels.shape[1])
     model = model.to(memory_format=torch.channels_last)
     with torch.no_grad():
         model.quant_conv.bias[LATENT_CHANNELS:] = INITIAL_LOGVAR
-    train_phase(model, pixels, SCENES, num_steps, np.random.default_rng(seed))
+    scenes, scenes_and_empty_images = phases(num_steps)
+    train_phase(model, scenes, pixels, options, np.random.default_rng(seed))
     torch.manual_seed(seed + 1)
-    more_steps = math.ceil(num_steps * STEPS_WITH_EMPTY_SCENES)
-    train_phase(model, pixels, WITH_EMPTY_SCENES, more_steps, np.random.default_rng(seed + 1))
+    train_phase(model, scenes_and_empty_images, pixels, options, np.random.default_rng(seed + 1))
     model.save_pretrained(folder)
 
 
 def train_phase(
-    model: Any, pixels: NDArray[np.uint8], phase: Phase, num_steps: int, generator: np.random.Generator
+    model: Any, phase: Phase, pixels: NDArray[np.uint8], options: SceneOptions, generator: np.random.Generator
 ) -> None:
     """Train `model` in place on images that `generator` draws."""
     optimizer = torch.optim.AdamW(model.parameters(), phase.learning_rate, betas=ADAM_BETAS, weight_decay=0.0)
     average_error = None
-    with Progress(num_steps, phase.label, unit="step") as progress:
-        for step in range(num_steps):
+    with Progress(phase.steps, f"autoencoder, {phase.name}", unit="step") as progress:
+        for step in range(phase.steps):
             for group in optimizer.param_groups:
-                group["lr"] = phase.learning_rate * rate_factor(step, num_steps, WARMUP_STEPS)
-            batch = draw_batch(pixels, phase.empty_share, generator)
+                group["lr"] = phase.learning_rate * rate_factor(step, phase.steps, WARMUP_STEPS)
+            batch = draw_batch(pixels, options, phase.empty_share, generator)
             distribution = model.encode(batch).latent_dist
             decoded = model.decode(distribution.sample()).sample
             squared_error = F.mse_loss(decoded, batch)
@@ -78,12 +95,14 @@ def train_phase(
             progress.advance(postfix_text=f"squared error {average_error:.5f}")
 
 
-def draw_batch(pixels: NDArray[np.uint8], empty_share: float, generator: np.random.Generator) -> Tensor:
-    """Pixels (B, 3, H, W) in [-1, 1], on average `empty_share` of them empty scenes."""
+def draw_batch(
+    pixels: NDArray[np.uint8], options: SceneOptions, empty_share: float, generator: np.random.Generator
+) -> Tensor:
+    """(BATCH_SIZE, 3, H, W) in [-1, 1], on average `empty_share` of them without shapes."""
     images = pixels[np.sort(generator.choice(len(pixels), BATCH_SIZE, replace=False))]
     if empty_share:
         for row in np.flatnonzero(generator.random(BATCH_SIZE) < empty_share):
-            images[row] = draw_empty_scene(random.Random(int(generator.integers(2**63))))
+            images[row] = draw_empty_image(options, random.Random(int(generator.integers(2**63))))
     batch = torch.from_numpy(images)
     return (batch.permute(0, 3, 1, 2).float() / 127.5 - 1).to(memory_format=torch.channels_last)
 

@@ -1,4 +1,4 @@
-"""How good trained encoders are, on scenes they were not trained on."""
+"""How good trained encoders are, on images they were not trained on."""
 
 import random
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep.caption_changes import ATTRIBUTES, any_caption, changeable, changed
-from data_prep.scene_drawing import draw_empty_scene
+from data_prep.scene_drawing import SceneOptions, draw_empty_image
 from data_prep.scene_set import SceneSet
 from ifvit.data.scene_captions import parse_caption
 from ifvit.data.scenes import Description
@@ -17,7 +17,7 @@ from ifvit.encoders.clip import Clip
 
 GALLERY = 100  # scenes that differ in color, shape, count or relation
 GALLERIES = 20
-EMPTY_SCENES = 200
+EMPTY_IMAGES = 200
 BATCH_SIZE = 50
 SEED = 0
 
@@ -41,9 +41,9 @@ def reconstruction_psnr(autoencoder: Autoencoder, images: NDArray[np.uint8]) -> 
     }
 
 
-def empty_scenes() -> NDArray[np.uint8]:
-    """(EMPTY_SCENES, 64, 64, 3): backgrounds without shapes."""
-    return np.stack([draw_empty_scene(random.Random(f"empty {number}")) for number in range(EMPTY_SCENES)])
+def empty_images(options: SceneOptions) -> NDArray[np.uint8]:
+    """(EMPTY_IMAGES, 64, 64, 3): backgrounds of `options` without shapes."""
+    return np.stack([draw_empty_image(options, random.Random(f"empty {number}")) for number in range(EMPTY_IMAGES)])
 
 
 def decibel(squared_error: torch.Tensor) -> float:

@@ -1,11 +1,13 @@
 """Trains the small encoders that ifvit brings along, on scenes: scenes-autoencoder and scenes-clip.
 
 Reads a folder made by `python -m data_prep scenes`, learns a tokenizer, a CLIP and a KL autoencoder from its split
-train, and measures them on val and unseen. The same scenes, options, machine and versions give the same bytes. A second
-start with all of these as before keeps what is finished and makes the rest; with others it is refused.
+train (and from drawn backgrounds without shapes), and measures them on val and unseen. The same scenes, options,
+machine and versions give the same bytes. A second start with all of these as before keeps what is finished and makes
+the rest; with others it is refused.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.begun_folder import begun_folder, option
+from data_prep.scene_drawing import SceneOptions
 from data_prep.scene_set import SceneSet, read_scene_set
 from data_prep.scenes import SETTINGS_FILE as SCENES_FILE
 from ifvit.config.errors import UserError
@@ -24,9 +27,12 @@ AUTOENCODER, CLIP, QUALITY_FILE = "autoencoder", "clip", "quality.json"
 SETTINGS_FILE = "encoders.json"  # written first: what the folder is being made with, all of it in quality.json too
 MEASURED_SPLITS = ("val", "unseen")
 NUMBERS = {
-    "autoencoder_steps": (10_000, "training steps of the autoencoder; a fifth more follow, on empty images too"),
+    "autoencoder_steps": (
+        10_000,
+        "training steps of the autoencoder on scenes; a fifth as many follow, with empty images",
+    ),
     "clip_steps": (2500, "training steps of the CLIP"),
-    "seed": (0, "of the initial weights and the order of the scenes"),
+    "seed": (0, "of the initial weights, the order of the scenes and the empty images"),
     "threads": (1, "processor threads; another number gives other bytes"),
 }
 
@@ -44,12 +50,7 @@ def run(args: argparse.Namespace) -> None:
     for name, value in numbers.items():
         if value < (lowest := 0 if name == "seed" else 1):
             raise UserError(f"{option(name)}: is {value}, must be at least {lowest}")
-    settings = {
-        **numbers,
-        "scenes": drawn_with(args.scenes),
-        "cpu": cpu_model(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "diffusers", "tokenizers")},
-    }
+    drawn, options = drawn_with(args.scenes)
     train = read_scene_set(args.scenes, "train")
     others = {split: read_scene_set(args.scenes, split) for split in MEASURED_SPLITS}
 
@@ -59,36 +60,48 @@ def run(args: argparse.Namespace) -> None:
 
     if len(train) < (lowest := max(autoencoder_training.BATCH_SIZE, clip_training.BATCH_SIZE)):
         raise UserError(f"SCENES {args.scenes}: has {len(train)} images in train, must have at least {lowest}, a batch")
+    settings = {
+        **numbers,
+        "autoencoder": autoencoder_training.described(args.autoencoder_steps),
+        "scenes": drawn,
+        "cpu": cpu_model(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "diffusers", "tokenizers")},
+    }
     torch.set_num_threads(args.threads)
     with begun_folder(args.out, SETTINGS_FILE, settings, label):
         finish(args.out / CLIP, lambda folder: clip_training.train_clip(train, args.clip_steps, args.seed, folder))
         finish(
             args.out / AUTOENCODER,
             lambda folder: autoencoder_training.train_autoencoder(
-                train.pixels, args.autoencoder_steps, args.seed, folder
+                train.pixels, options, args.autoencoder_steps, args.seed, folder
             ),
         )
         report = {
-            "trained_by": "python -m data_prep encoders, on scenes only",
+            "trained_by": "python -m data_prep encoders, on drawn images only",
             **settings,
-            **measured(args.out, others),
+            **measured(args.out, others, options),
         }
         text = json.dumps(report, indent=2)
         write_atomically(args.out / QUALITY_FILE, f"{text}\n".encode())
     print(text)
 
 
-def drawn_with(scenes_folder: Path) -> dict[str, Any]:
-    """The settings of a folder made by `python -m data_prep scenes`. Raises UserError where it is none."""
+def drawn_with(scenes_folder: Path) -> tuple[dict[str, Any], SceneOptions]:
+    """The settings of a folder made by `python -m data_prep scenes`, and its backgrounds. Raises UserError where it is
+    none.
+    """
     try:
-        return dict(json.loads((scenes_folder / SCENES_FILE).read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+        drawn = dict(json.loads((scenes_folder / SCENES_FILE).read_bytes()))
+        return drawn, SceneOptions(tones=tuple(drawn["tones"]), patterns=tuple(drawn["patterns"]))
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"SCENES {scenes_folder}: is not made by `python -m data_prep scenes` ({error})") from error
 
 
 def label(dotted: str) -> str:
     """What an error calls a setting: the option, or the setting of the folder SCENES."""
-    return option(dotted) if dotted in NUMBERS else dotted.replace("scenes.", "SCENES ")
+    if dotted in NUMBERS:
+        return option(dotted)
+    return f"SCENES {dotted.removeprefix('scenes.')}" if dotted.startswith("scenes.") else dotted
 
 
 def finish(folder: Path, train: Callable[[Path], None]) -> None:
@@ -103,9 +116,9 @@ def finish(folder: Path, train: Callable[[Path], None]) -> None:
     partial.rename(folder)
 
 
-def measured(folder: Path, scenes_by_split: Mapping[str, SceneSet]) -> dict[str, Any]:
-    """The quality of the encoders in `folder` on scenes that they were not trained on, and their size in bytes."""
-    from data_prep.encoder_quality import empty_scenes, reconstruction_psnr, retrieval
+def measured(folder: Path, scenes_by_split: Mapping[str, SceneSet], options: SceneOptions) -> dict[str, Any]:
+    """The quality of the encoders in `folder` on images that they were not trained on; their size and sha256."""
+    from data_prep.encoder_quality import empty_images, reconstruction_psnr, retrieval
     from ifvit.encoders.autoencoder import Autoencoder
     from ifvit.encoders.clip import Clip
 
@@ -114,6 +127,12 @@ def measured(folder: Path, scenes_by_split: Mapping[str, SceneSet]) -> dict[str,
         split: {"reconstruction": reconstruction_psnr(autoencoder, scenes.pixels), "retrieval": retrieval(clip, scenes)}
         for split, scenes in scenes_by_split.items()
     }
-    quality["empty"] = {"reconstruction": reconstruction_psnr(autoencoder, empty_scenes())}
-    files = [file for name in (AUTOENCODER, CLIP) for file in (folder / name).iterdir()]
-    return {"bytes": sum(file.stat().st_size for file in files), "quality": quality}
+    quality["empty"] = {"reconstruction": reconstruction_psnr(autoencoder, empty_images(options))}
+    files = sorted(file for name in (AUTOENCODER, CLIP) for file in (folder / name).iterdir())
+    return {
+        "bytes": sum(file.stat().st_size for file in files),
+        "sha256": {
+            file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
+        },
+        "quality": quality,
+    }

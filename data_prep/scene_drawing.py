@@ -96,7 +96,7 @@ def draw_scene(options: SceneOptions, generator: random.Random) -> Scene:
         boxes = place(description, options, generator)
         if boxes is not None:
             break
-    background = generator.choice(sorted(options.tones)), generator.choice(options.patterns)
+    background = choose_background(options, generator)
     canvas = draw_background(*background, generator)
     for group, group_boxes in zip(description.groups, boxes, strict=True):
         color = np.array([channel + generator.randint(-COLOR_JITTER, COLOR_JITTER) for channel in COLORS[group.color]])
@@ -105,10 +105,15 @@ def draw_scene(options: SceneOptions, generator: random.Random) -> Scene:
     return Scene(description, boxes, background, canvas.round().clip(0, 255).astype(np.uint8))
 
 
-def draw_empty_scene(generator: random.Random) -> NDArray[np.uint8]:
+def draw_empty_image(options: SceneOptions, generator: random.Random) -> NDArray[np.uint8]:
     """(IMAGE_SIZE, IMAGE_SIZE, 3): a background without shapes. No scene is empty; a generated image may be."""
-    background = draw_background(generator.choice(sorted(TONES)), generator.choice(PATTERNS), generator)
-    return np.asarray(background.round().clip(0, 255).astype(np.uint8))
+    canvas = draw_background(*choose_background(options, generator), generator)
+    return np.asarray(canvas.round().clip(0, 255).astype(np.uint8))
+
+
+def choose_background(options: SceneOptions, generator: random.Random) -> tuple[str, str]:
+    """Tone and pattern."""
+    return generator.choice(sorted(options.tones)), generator.choice(options.patterns)
 
 
 def draw_description(options: SceneOptions, generator: random.Random) -> Description:

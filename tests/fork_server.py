@@ -1,8 +1,10 @@
 """Processes forked from a server that has made the slow imports once.
 
-A new interpreter takes longer to import torch, DeepSpeed and MLflow than most commands and cases take to run.
+A new interpreter takes longer to import torch and DeepSpeed than most commands and cases take to run. What such a
+process does not show: what the imports print, other hash seeds (all have the server's), and the interpreter's own end.
 """
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -12,6 +14,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+
+import numpy as np
 
 PRELOADED = ["torch", "deepspeed", "transformers", "diffusers", "webdataset", "ifvit.commands.training_run"]
 
@@ -31,11 +35,13 @@ def run_command(arguments: Sequence[str], cwd: Path, timeout_seconds: float) -> 
             output.touch()
         process = fork_context().Process(target=become, args=(arguments, cwd, dict(os.environ), outputs))
         process.start()
-        process.join(timeout_seconds)
-        if is_late := process.exitcode is None:
-            process.kill()
-            process.join()
-        stdout, stderr = (output.read_text() for output in outputs)
+        try:
+            process.join(timeout_seconds)
+        finally:
+            if is_late := process.is_alive():
+                process.kill()
+                process.join()
+        stdout, stderr = (output.read_text(errors="replace") for output in outputs)
     if is_late:
         raise subprocess.TimeoutExpired(list(arguments), timeout_seconds, stdout, stderr)
     assert process.exitcode is not None
@@ -51,4 +57,9 @@ def become(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], 
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = list(arguments)
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    np.random.seed(int.from_bytes(os.urandom(4)))  # as a new interpreter has it, not the server's
+    multiprocessing.set_start_method("fork", force=True)  # the default of a new interpreter
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # a process of multiprocessing leaves them out

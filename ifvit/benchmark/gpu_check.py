@@ -50,34 +50,42 @@ CELLS = {
     "cross_early": ("cross_attention", EARLY),
     "cross_intermediate": ("cross_attention", INTERMEDIATE),
 }
-PARTS = ("attention", "cells", "parity", "main_job", "scenes_cells")
 LENGTHS = {"image": (257, 257), "concat": (334, 334), "cross_attention": (257, 334), "text": (77, 77)}  # queries, keys
+
+
+# Each part of the report, measured in this process and, after it has left its process group, by commands.
+MEASUREMENTS: dict[str, Callable[[torch.device, argparse.Namespace], Any]] = {
+    "attention": lambda device, _: check_attention(device),
+    "cells": lambda device, options: {
+        name: measure_cell(name, device, options.batch_size, options.steps) for name in CELLS
+    },
+    "parity": lambda device, _: check_parity(device, 50 if device.type == "cuda" else 5),
+}
+COMMANDS: dict[str, Callable[[torch.device], dict[str, Any]]] = {
+    "main_job": lambda _: check_main_job(),
+    "scenes_cells": lambda device: short_scenes_cells(device),
+}
+PARTS = (*MEASUREMENTS, *COMMANDS)
+WHOLE_REPORT = Path("gpu-check.json")
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m ifvit.benchmark.gpu_check", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--out", type=Path, default=Path("gpu-check.json"), help="default: gpu-check.json")
+    parser.add_argument("--out", type=Path, help=f"default: {WHOLE_REPORT}")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts; needs --out")
     parser.add_argument("--batch-size", type=int, default=256, help="default: 256, the paper's")
     parser.add_argument("--steps", type=int, default=50, help="measured steps of each cell; default: 50")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all parts")
     parser.add_argument("--allow-cpu", action="store_true", help="run on a CPU too, to check this script itself")
     options = parser.parse_args(arguments)
+    if options.only and not options.out:
+        parser.error(f"--only: give --out FILE too, so that no whole {WHOLE_REPORT} is replaced")
     ranks = find_ranks()
     device = training_device(ranks)
     if device.type != "cuda" and not options.allow_cpu:
         print("error: no CUDA GPU here; --allow-cpu runs the checks on the CPU, at a small size", file=sys.stderr)
         return 2
-    measurements: dict[str, Callable[[], Any]] = {
-        "attention": lambda: check_attention(device),
-        "cells": lambda: {name: measure_cell(name, device, options.batch_size, options.steps) for name in CELLS},
-        "parity": lambda: check_parity(device, 50 if device.type == "cuda" else 5),
-    }
-    commands: dict[str, Callable[[], Any]] = {
-        "main_job": check_main_job,
-        "scenes_cells": lambda: short_scenes_cells(device),
-    }
-    assert (*measurements, *commands) == PARTS
+    parts = options.only or PARTS
     report: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "device": gpu_names()[0] if device.type == "cuda" else f"cpu ({platform.machine()})",
@@ -85,17 +93,17 @@ def main(arguments: list[str]) -> int:
     }
     start_process_group(ranks, device, timeout_seconds=600)
     try:
-        report |= {part: measure() for part, measure in measurements.items() if part in options.only}
+        report |= {part: measure(device, options) for part, measure in MEASUREMENTS.items() if part in parts}
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
         stop_process_group()
-    # Processes of their own, after this one has left its group.
-    report |= {part: run() for part, run in commands.items() if part in options.only}
-    write_atomically(options.out, (json.dumps(report, indent=2) + "\n").encode())
-    print(f"wrote {options.out}")
-    failed = [part for part in commands if part in report and report[part]["failure"] is not None]
+    report |= {part: run(device) for part, run in COMMANDS.items() if part in parts}
+    out = options.out or WHOLE_REPORT
+    write_atomically(out, (json.dumps(report, indent=2) + "\n").encode())
+    print(f"wrote {out}")
+    failed = [part for part in COMMANDS if part in report and report[part]["failure"] is not None]
     for part in failed:
         say(f"FAILED {part}: {report[part]['failure']}")
     return 1 if failed else 0

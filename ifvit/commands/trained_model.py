@@ -48,9 +48,10 @@ class TrainedModel:
         for name, here in identities.items():
             there = self.encoders[name]
             if differing := [key for key in here if key.endswith("sha256") and here[key] != there[key]]:
+                fix = "give that one" if here["name"] != there["name"] else "it has changed since: train anew with it"
                 raise UserError(
                     f"encoders.{name}: {here['name']} has other content ({', '.join(differing)}) than the one the "
-                    f"model was trained with, {there['name']}; give that one"
+                    f"model was trained with, {there['name']}; {fix}"
                 )
 
     def sampler(self, encoders: Encoders, device: torch.device) -> Sampler:

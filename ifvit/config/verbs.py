@@ -24,6 +24,24 @@ def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequenc
     Returns what the verb's `run` gives (None is 0), 2 for a mistake of the user's, 130 after Ctrl-C, 141 where nobody
     reads the output any more.
     """
+    try:
+        code = called_verb(program, package, verbs, argv)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return USER_ERROR_EXIT_CODE
+    except KeyboardInterrupt:
+        print("interrupted: what is finished stays, the same command goes on from there", file=sys.stderr)
+        return CTRL_C_EXIT_CODE
+    except BrokenPipeError:
+        if stdout_is_read():
+            raise
+        return SIGPIPE_EXIT_CODE
+
+
+def called_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequence[str]) -> int:
     verb = argv[0] if argv else "--help"
     if verb in ("-h", "--help"):
         print(f"usage: {program} VERB ...   ({program} VERB --help explains one)\n")
@@ -33,8 +51,7 @@ def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequenc
         print(ifvit.__version__)
         return 0
     if verb not in verbs:
-        print(f"error: {verb}: unknown verb, must be one of {', '.join(verbs)}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
+        raise UserError(f"{verb}: unknown verb, must be one of {', '.join(verbs)}")
     module = importlib.import_module(f"{package}.{verb.replace('-', '_')}")
     parser = argparse.ArgumentParser(
         prog=f"{program} {verb}",
@@ -43,20 +60,11 @@ def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequenc
     )
     module.add_arguments(parser)
     try:
-        code = int(module.run(parser.parse_args(argv[1:])) or 0)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        if stdout_is_read():
-            raise
-        return SIGPIPE_EXIT_CODE
-    except UserError as error:
-        for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    except KeyboardInterrupt:
-        print("interrupted: what is finished stays, the same command goes on from there", file=sys.stderr)
-        return CTRL_C_EXIT_CODE
+        arguments = parser.parse_args(argv[1:])
+    except SystemExit as ended:  # after --help, or a mistake that argparse has told
+        assert isinstance(ended.code, int)
+        return ended.code
+    return int(module.run(arguments) or 0)
 
 
 def stdout_is_read() -> bool:

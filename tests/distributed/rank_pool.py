@@ -50,7 +50,7 @@ def serve(connection: Connection, rank: int, world_size: int, port: int) -> None
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = Ranks(rank, rank, world_size)
-    start_process_group(ranks, torch.device("cpu"), timeout_seconds=60)
+    start_process_group(ranks, torch.device("cpu"), timeout_seconds=300)
     while (task := connection.recv()) is not None:
         function, arguments = task
         try:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.fork_server import run_command
 from tests.tiny_clip import save_tiny_clip
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+TIMEOUT_SECONDS = 420  # far more than any command takes on a busy machine
 NUM_IMAGES = 9  # of each split that is evaluated
 
 
@@ -29,7 +31,25 @@ def command(repository: Path) -> Command:
     """`command("ifvit", "train", ...)` runs `python -m ifvit train ...` in the repository, but for the slow imports."""
 
     def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-        completed = run_command([str(argument) for argument in arguments], repository, timeout_seconds=900)
+        completed = run_command([str(argument) for argument in arguments], repository, TIMEOUT_SECONDS)
+        assert completed.returncode == code, completed.stdout + completed.stderr
+        return completed
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fresh_command(repository: Path) -> Command:
+    """As `command`, in a new interpreter: for what a forked process does not show."""
+
+    def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        completed = subprocess.run(
+            [sys.executable, "-m", *map(str, arguments)],
+            cwd=repository,
+            text=True,
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+        )
         assert completed.returncode == code, completed.stdout + completed.stderr
         return completed
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -108,16 +106,6 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(short_run: Path, tmp_path: 
     assert "step 1" in json.loads((tmp_path / "out/samples.json").read_text())["weights"]
     (tmp_path / "tiny/checkpoints/step-00000001/manifest.json").unlink()
     assert "no checkpoint is intact" in one_line(ifvit_main(*arguments, code=2).stderr)
-
-
-@pytest.mark.parametrize("verb", ["train", "flops", "bench step", "validate"])
-def test_a_typo_does_not_wait_for_torch(verb: str, tiny_recipe_file: Path, repository: Path) -> None:
-    """Fault F18 for every verb that takes a recipe: refused before the imports that take seconds."""
-    arguments = [*verb.split(), str(tiny_recipe_file), "--set", "model.dept=2"]
-    code = f"import sys; from ifvit.commands.main import main; print(main({arguments!r}), 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
-    assert "model.dept: unknown field, did you mean depth?" in one_line(done.stderr)
-    assert done.stdout == "2 False\n"
 
 
 def test_weights_of_another_model_to_start_from(

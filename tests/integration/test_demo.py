@@ -20,6 +20,7 @@ from ifvit.evaluation.scene_alignment import scene_alignment
 from ifvit.evaluation.scene_detector import detect
 from ifvit.model.weights import load_model
 from ifvit.runtime.run_directory import RunDirectory
+from tests.integration.conftest import TIMEOUT_SECONDS
 
 SCENES = "--num-images 96 --num-held-out-images 16 --max-count 3 --colors red green blue yellow --patterns plain"
 PROMPTS = [
@@ -51,7 +52,7 @@ def make_demo(repository: Path, folder: Path) -> subprocess.CompletedProcess[str
         env=os.environ | {"OMP_NUM_THREADS": "2"},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=TIMEOUT_SECONDS,
     )  # fmt: skip
 
 

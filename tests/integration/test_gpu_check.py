@@ -1,6 +1,7 @@
-"""`make gpu-check` on a CPU, at a small size: what it would write on a GPU is there."""
+"""`make gpu-check` on a CPU, at a small size, part by part."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,12 +32,41 @@ def test_attention_backends_are_measured_or_say_why_not(report: dict[str, Any]) 
 
 def test_the_four_cells_train(report: dict[str, Any]) -> None:
     assert sorted(report["cells"]) == ["concat_early", "concat_intermediate", "cross_early", "cross_intermediate"]
-    assert all(cell["seconds_per_step"] > 0 for cell in report["cells"].values())
+    for cell in report["cells"].values():
+        assert (cell["batch_size"], cell["attention_backend"]) == (4, "sdpa")
+        assert cell["samples_per_second"] == pytest.approx(4 / cell["seconds_per_step"])
 
 
 def test_bf16_repeats_and_stays_near_float32(report: dict[str, Any]) -> None:
     assert report["parity"]["bf16_repeats_bit_for_bit"]
     assert 0 < report["parity"]["max_difference_bf16_fp32"] < 0.05
+
+
+COMMANDS_ALONE = """
+import os, sys
+from ifvit.benchmark import gpu_check
+def failing():
+    print(sorted({"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} & os.environ.keys()))
+    return {"failure": "it broke"}
+gpu_check.check_main_job = failing
+gpu_check.check_scenes_cells = lambda cells, **size: {"failure": None, "cells": cells}
+sys.exit(gpu_check.main(sys.argv[1:]))
+"""
+
+
+def test_a_part_that_fails_is_the_exit_code_and_in_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    (tmp_path / "commands_alone.py").write_text(COMMANDS_ALONE)
+    monkeypatch.syspath_prepend(tmp_path)
+    only = ["--only", "main_job", "scenes_cells"]
+    done = command("commands_alone", "--allow-cpu", *only, "--out", tmp_path / "check.json", code=1)
+    assert done.stdout.splitlines()[0] == "[]"  # the commands are no ranks of this process's group
+    assert "FAILED main_job: it broke" in done.stderr
+    report = json.loads((tmp_path / "check.json").read_text())
+    assert report["main_job"] == {"failure": "it broke"}
+    assert report["scenes_cells"] == {"failure": None, "cells": ["cross_intermediate"]}
+    assert "--only: give --out FILE too" in command("commands_alone", "--allow-cpu", *only, code=2).stderr
 
 
 def test_the_main_job_resumes_bit_for_bit(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

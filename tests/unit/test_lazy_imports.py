@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "deepspeed", "transformers", "diffusers", "mlflow", "webdataset", "submitit", "numpy", "PIL")
+HEAVY = (
+    "torch", "deepspeed", "transformers", "diffusers", "mlflow", "webdataset", "submitit", "numpy", "PIL", "matplotlib",
+    "pandas",
+)  # fmt: skip
 
 
 def heavy_modules_after(statement: str, repository: Path) -> str:
@@ -27,6 +30,14 @@ def heavy_modules_after(statement: str, repository: Path) -> str:
     ],
 )
 def test_nothing_heavy_is_imported(statement: str, repository: Path) -> None:
+    assert heavy_modules_after(statement, repository) == "[]"
+
+
+@pytest.mark.parametrize("verb", ["train", "flops", "bench step", "validate"])
+def test_a_mistake_in_a_recipe_does_not_wait_for_them(verb: str, repository: Path) -> None:
+    """Fault F18."""
+    arguments = [*verb.split(), "recipes/demo.yaml", "--set", "model.dept=2"]
+    statement = f"from ifvit.commands.main import main; assert main({arguments!r}) == 2"
     assert heavy_modules_after(statement, repository) == "[]"
 
 

@@ -128,6 +128,15 @@ def test_nor_other_scenes(trained: Path, scenes_folder: Path, tmp_path: Path) ->
     assert everything(trained) == before
 
 
+def test_nor_a_training_of_another_version(trained: Path, scenes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = everything(trained)
+    changed = [phase._replace(learning_rate=1.0) for phase in autoencoder_training.phases(2)]
+    monkeypatch.setattr(autoencoder_training, "phases", lambda num_steps: changed)
+    with pytest.raises(UserError, match=r"^autoencoder\.scenes\.learning_rate: is 1.0, but .* was made with 0.002"):
+        train(scenes_folder, trained, *FEW_STEPS)
+    assert everything(trained) == before
+
+
 def test_nor_another_machine_or_other_versions(
     trained: Path, scenes_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,8 +240,9 @@ def test_scenes_of_one_group_are_enough(tmp_path: Path) -> None:
     options = SceneOptions(max_count=1)
     make_scenes(tmp_path / "scenes", options, num_images=96, num_held_out_images=2, seed=0, workers=1)
     train(tmp_path / "scenes", tmp_path / "out", "--autoencoder-steps", "1", "--clip-steps", "1")
-    for quality in json.loads((tmp_path / "out" / "quality.json").read_text())["quality"].values():
-        assert set(quality["retrieval"]["against_almost_true"]) == {"count", "color", "shape"}
+    quality = json.loads((tmp_path / "out" / "quality.json").read_text())["quality"]
+    for split in ("val", "unseen"):
+        assert set(quality[split]["retrieval"]["against_almost_true"]) == {"count", "color", "shape"}
 
 
 @pytest.mark.parametrize("option", ["--autoencoder-steps", "--clip-steps", "--threads"])

@@ -1,5 +1,6 @@
 """The encoders that ifvit brings along: as good as they say, small, and loaded as any others."""
 
+import hashlib
 import json
 import random
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.encoder_quality import empty_scenes, reconstruction_psnr, retrieval
+from data_prep.encoder_quality import empty_images, reconstruction_psnr, retrieval
 from data_prep.scene_drawing import Scene, SceneOptions, draw_scene
 from data_prep.scene_set import SceneSet
 from ifvit.data.scene_captions import captions
@@ -53,6 +54,16 @@ def test_the_report_says_how_they_were_made_and_meets_the_goals() -> None:
         assert quality["reconstruction"]["psnr"] >= 30 and quality["reconstruction"]["images"] >= 1000
         assert quality["retrieval"]["top1"] >= 0.9 and quality["retrieval"]["gallery"] == 100
     assert REPORT["quality"]["empty"]["reconstruction"]["psnr"] >= 30
+    for measured in REPORT["quality"].values():
+        assert measured["reconstruction"]["worst_psnr"] >= 20
+
+
+def test_the_report_is_of_the_files_beside_it() -> None:
+    files = [file for name in ("autoencoder", "clip") for file in (BUNDLED_FOLDER / name).iterdir()]
+    assert REPORT["bytes"] == sum(file.stat().st_size for file in files)
+    assert REPORT["sha256"] == {
+        file.relative_to(BUNDLED_FOLDER).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
+    }
 
 
 def test_reconstructions_keep_every_shape_and_its_color(scenes: list[Scene], scene_set: SceneSet) -> None:
@@ -64,7 +75,7 @@ def test_reconstructions_keep_every_shape_and_its_color(scenes: list[Scene], sce
 
 def test_an_empty_image_stays_empty() -> None:
     autoencoder = Autoencoder.load("scenes-autoencoder")
-    images = empty_scenes()
+    images = empty_images(SceneOptions())
     assert reconstruction_psnr(autoencoder, images)["psnr"] >= 30
     assert not any(detect(reconstructed(images, autoencoder, batch_size=50)))
 
