@@ -1,6 +1,7 @@
 """Trains the bundled autoencoder on scenes: a KL autoencoder of factor 4 with 4 latent channels."""
 
 import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_prep.scene_drawing import draw_empty_scene
 from ifvit.encoders.untrained import LATENT_CHANNELS, untrained_autoencoder
 from ifvit.runtime.progress import Progress
 
@@ -20,24 +22,25 @@ MAX_GRADIENT_NORM = 1.0
 BATCH_SIZE = 4
 L1_WEIGHT = 0.1  # of the absolute error, beside the squared one: sharper edges
 KL_WEIGHT = 3.0e-5  # of the mean KL divergence of a latent element from the standard normal
+EMPTY_SHARE = 1 / 16  # of the images: without shapes. Unseen in training, an empty latent is decoded to noise
 INITIAL_LOGVAR = -5.0  # from 0, the decoder would first have to learn through noise as large as the latents
 
 
 def train_autoencoder(pixels: NDArray[np.uint8], num_steps: int, seed: int, folder: Path) -> None:
     """Train on `pixels` (N, H, W, 3) and save as diffusers does: config.json and float32 safetensors in `folder`."""
     torch.manual_seed(seed)
-    random = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     model = untrained_autoencoder(CHANNELS, norm_num_groups=8, image_size=pixels.shape[1])
     model = model.to(memory_format=torch.channels_last)
     with torch.no_grad():
         model.quant_conv.bias[LATENT_CHANNELS:] = INITIAL_LOGVAR
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=ADAM_BETAS, weight_decay=0.0)
-    error_sum = torch.zeros(())
+    average_error = None
     with Progress(num_steps, "autoencoder", unit="step") as progress:
         for step in range(num_steps):
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * rate_factor(step, num_steps, WARMUP_STEPS)
-            batch = draw_batch(pixels, random)
+            batch = draw_batch(pixels, generator)
             distribution = model.encode(batch).latent_dist
             decoded = model.decode(distribution.sample()).sample
             squared_error = F.mse_loss(decoded, batch)
@@ -47,14 +50,18 @@ def train_autoencoder(pixels: NDArray[np.uint8], num_steps: int, seed: int, fold
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
             optimizer.step()
-            error_sum = 0.98 * error_sum + 0.02 * squared_error.detach()
-            progress.advance(postfix_text=f"squared error {error_sum.item():.5f}")
+            error = squared_error.item()
+            average_error = error if average_error is None else 0.98 * average_error + 0.02 * error
+            progress.advance(postfix_text=f"squared error {average_error:.5f}")
     model.save_pretrained(folder)
 
 
-def draw_batch(pixels: NDArray[np.uint8], random: np.random.Generator) -> Tensor:
-    """Pixels (B, 3, H, W) in [-1, 1]."""
-    batch = torch.from_numpy(pixels[np.sort(random.choice(len(pixels), BATCH_SIZE, replace=False))])
+def draw_batch(pixels: NDArray[np.uint8], generator: np.random.Generator) -> Tensor:
+    """Pixels (B, 3, H, W) in [-1, 1], EMPTY_SHARE of them empty scenes."""
+    images = pixels[np.sort(generator.choice(len(pixels), BATCH_SIZE, replace=False))]
+    for row in np.flatnonzero(generator.random(BATCH_SIZE) < EMPTY_SHARE):
+        images[row] = draw_empty_scene(random.Random(int(generator.integers(2**63))))
+    batch = torch.from_numpy(images)
     return (batch.permute(0, 3, 1, 2).float() / 127.5 - 1).to(memory_format=torch.channels_last)
 
 

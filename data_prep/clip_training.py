@@ -54,7 +54,7 @@ def train_clip(scenes: SceneSet, num_steps: int, seed: int, folder: Path) -> Non
     heads = AttributeHeads(WIDTH, WIDTH)
     parameters = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY)
-    loss_sum = torch.zeros(())
+    average = None
     with Progress(num_steps, "CLIP", unit="step") as progress:
         for step in range(num_steps):
             for group in optimizer.param_groups:
@@ -65,8 +65,9 @@ def train_clip(scenes: SceneSet, num_steps: int, seed: int, folder: Path) -> Non
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
             optimizer.step()
-            loss_sum = 0.95 * loss_sum + 0.05 * contrastive.detach()
-            progress.advance(postfix_text=f"contrastive loss {loss_sum.item():.3f}")
+            newest = contrastive.item()
+            average = newest if average is None else 0.95 * average + 0.05 * newest
+            progress.advance(postfix_text=f"contrastive loss {average:.3f}")
     model.half().save_pretrained(folder)
     save_image_processor(folder, IMAGE_SIZE, PIXEL_MEAN, PIXEL_DEVIATION)
 

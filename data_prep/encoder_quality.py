@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data_prep.caption_changes import ATTRIBUTES, any_caption, changeable, changed
+from data_prep.scene_drawing import draw_empty_scene
 from data_prep.scene_set import SceneSet
 from ifvit.data.scene_captions import parse_caption
 from ifvit.data.scenes import Description
@@ -15,24 +17,33 @@ from ifvit.encoders.clip import Clip
 
 GALLERY = 100  # scenes that differ in color, shape, count or relation
 GALLERIES = 20
+EMPTY_SCENES = 200
 BATCH_SIZE = 50
 SEED = 0
 
 
-def reconstruction_psnr(autoencoder: Autoencoder, scenes: SceneSet) -> dict[str, float]:
-    """Peak signal-to-noise ratio, dB, of decoded posterior means: of all pixels, mean over images, the worst image."""
+def reconstruction_psnr(autoencoder: Autoencoder, images: NDArray[np.uint8]) -> dict[str, float]:
+    """Peak signal-to-noise ratio, dB, of decoded posterior means: of all pixels, mean over images, the worst image.
+
+    `images` is (N, 64, 64, 3).
+    """
     errors = []
-    for start in range(0, len(scenes), BATCH_SIZE):
-        pixels = torch.from_numpy(scenes.pixels[start : start + BATCH_SIZE]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    for start in range(0, len(images), BATCH_SIZE):
+        pixels = torch.from_numpy(images[start : start + BATCH_SIZE]).permute(0, 3, 1, 2).float() / 127.5 - 1
         mean, _ = autoencoder.encode(pixels).chunk(2, dim=1)
         errors.append(((autoencoder.decode(mean) - pixels) / 2).square().mean(dim=(1, 2, 3)))
     squared_errors = torch.cat(errors).double()
     return {
-        "images": len(scenes),
+        "images": len(images),
         "psnr": decibel(squared_errors.mean()),
         "mean_psnr": float(np.mean([decibel(error) for error in squared_errors])),
         "worst_psnr": decibel(squared_errors.max()),
     }
+
+
+def empty_scenes() -> NDArray[np.uint8]:
+    """(EMPTY_SCENES, 64, 64, 3): backgrounds without shapes."""
+    return np.stack([draw_empty_scene(random.Random(f"empty {number}")) for number in range(EMPTY_SCENES)])
 
 
 def decibel(squared_error: torch.Tensor) -> float:

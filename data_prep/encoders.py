@@ -105,14 +105,15 @@ def finish(folder: Path, train: Callable[[Path], None]) -> None:
 
 def measured(folder: Path, scenes_by_split: Mapping[str, SceneSet]) -> dict[str, Any]:
     """The quality of the encoders in `folder` on scenes that they were not trained on, and their size in bytes."""
-    from data_prep.encoder_quality import reconstruction_psnr, retrieval
+    from data_prep.encoder_quality import empty_scenes, reconstruction_psnr, retrieval
     from ifvit.encoders.autoencoder import Autoencoder
     from ifvit.encoders.clip import Clip
 
     autoencoder, clip = Autoencoder.load(str(folder / AUTOENCODER)), Clip.load(str(folder / CLIP))
-    quality = {
-        split: {"reconstruction": reconstruction_psnr(autoencoder, scenes), "retrieval": retrieval(clip, scenes)}
+    quality: dict[str, Any] = {
+        split: {"reconstruction": reconstruction_psnr(autoencoder, scenes.pixels), "retrieval": retrieval(clip, scenes)}
         for split, scenes in scenes_by_split.items()
     }
+    quality["empty"] = {"reconstruction": reconstruction_psnr(autoencoder, empty_scenes())}
     files = [file for name in (AUTOENCODER, CLIP) for file in (folder / name).iterdir()]
     return {"bytes": sum(file.stat().st_size for file in files), "quality": quality}

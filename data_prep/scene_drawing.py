@@ -105,6 +105,12 @@ def draw_scene(options: SceneOptions, generator: random.Random) -> Scene:
     return Scene(description, boxes, background, canvas.round().clip(0, 255).astype(np.uint8))
 
 
+def draw_empty_scene(generator: random.Random) -> NDArray[np.uint8]:
+    """(IMAGE_SIZE, IMAGE_SIZE, 3): a background without shapes. No scene is empty; a generated image may be."""
+    background = draw_background(generator.choice(sorted(TONES)), generator.choice(PATTERNS), generator)
+    return np.asarray(background.round().clip(0, 255).astype(np.uint8))
+
+
 def draw_description(options: SceneOptions, generator: random.Random) -> Description:
     groups = options.held_out_groups if options.held_out else options.training_groups
     if generator.random() < PAIR_SHARE:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.encoder_quality import reconstruction_psnr, retrieval
+from data_prep.encoder_quality import empty_scenes, reconstruction_psnr, retrieval
 from data_prep.scene_drawing import Scene, SceneOptions, draw_scene
 from data_prep.scene_set import SceneSet
 from ifvit.data.scene_captions import captions
@@ -16,6 +16,7 @@ from ifvit.encoders.clip import Clip
 from ifvit.encoders.locate import BUNDLED_FOLDER
 from ifvit.encoders.text_encoder import TextEncoder
 from ifvit.evaluation.references import reconstructed
+from ifvit.evaluation.scene_detector import detect
 from tests.detected_scenes import exact_share
 
 REPORT = json.loads((BUNDLED_FOLDER / "quality.json").read_text())
@@ -51,13 +52,21 @@ def test_the_report_says_how_they_were_made_and_meets_the_goals() -> None:
         quality = REPORT["quality"][split]
         assert quality["reconstruction"]["psnr"] >= 30 and quality["reconstruction"]["images"] >= 1000
         assert quality["retrieval"]["top1"] >= 0.9 and quality["retrieval"]["gallery"] == 100
+    assert REPORT["quality"]["empty"]["reconstruction"]["psnr"] >= 30
 
 
 def test_reconstructions_keep_every_shape_and_its_color(scenes: list[Scene], scene_set: SceneSet) -> None:
     autoencoder = Autoencoder.load("scenes-autoencoder")
     assert (autoencoder.factor, autoencoder.latent_channels, autoencoder.identity["random"]) == (4, 4, False)
-    assert reconstruction_psnr(autoencoder, scene_set)["psnr"] >= 30
+    assert reconstruction_psnr(autoencoder, scene_set.pixels)["psnr"] >= 30
     assert exact_share(reconstructed(scene_set.pixels, autoencoder, batch_size=50), scenes) >= 0.97
+
+
+def test_an_empty_image_stays_empty() -> None:
+    autoencoder = Autoencoder.load("scenes-autoencoder")
+    images = empty_scenes()
+    assert reconstruction_psnr(autoencoder, images)["psnr"] >= 30
+    assert not any(detect(reconstructed(images, autoencoder, batch_size=50)))
 
 
 def test_the_clip_finds_an_image_s_caption_among_a_hundred(scene_set: SceneSet) -> None:
