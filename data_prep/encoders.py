@@ -24,7 +24,7 @@ AUTOENCODER, CLIP, QUALITY_FILE = "autoencoder", "clip", "quality.json"
 SETTINGS_FILE = "encoders.json"  # written first: what the folder is being made with, all of it in quality.json too
 MEASURED_SPLITS = ("val", "unseen")
 NUMBERS = {
-    "autoencoder_steps": (10_000, "training steps of the autoencoder"),
+    "autoencoder_steps": (10_000, "training steps of the autoencoder; a fifth more follow, on empty images too"),
     "clip_steps": (2500, "training steps of the CLIP"),
     "seed": (0, "of the initial weights and the order of the scenes"),
     "threads": (1, "processor threads; another number gives other bytes"),
