@@ -49,10 +49,10 @@ def make_demo(repository: Path, folder: Path) -> subprocess.CompletedProcess[str
             f"DEMO_PROMPTS={prompts_file}",
         ],
         cwd=repository,
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        env=os.environ,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_SECONDS,
+        timeout=2 * TIMEOUT_SECONDS,  # several commands
     )  # fmt: skip
 
 

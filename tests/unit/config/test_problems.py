@@ -156,14 +156,13 @@ def test_python_m_ifvit_validate_accepts_a_good_recipe(minimal: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments, code",
-    [("validate RECIPE", 141), ("--help", 141), ("train --help", 0)],  # argparse says nothing of it
-)
-def test_output_that_nobody_reads_ends_without_a_traceback(arguments: str, code: int, minimal: Path) -> None:
+@pytest.mark.parametrize("arguments", ["validate RECIPE", "--help", "train --help"])
+def test_output_that_nobody_reads_ends_without_a_traceback(arguments: str, minimal: Path) -> None:
     command = [sys.executable, "-m", "ifvit", *arguments.replace("RECIPE", str(minimal)).split()]
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (code, "")
+    # argparse itself may swallow the error, where its help is too long to be buffered.
+    assert done.returncode in ((0, 141) if arguments == "train --help" else (141,))
+    assert done.stderr == ""
