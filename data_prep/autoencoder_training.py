@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_prep.running_average import RunningAverage
 from data_prep.scene_drawing import SceneOptions, draw_empty_image
 from ifvit.encoders.untrained import LATENT_CHANNELS, untrained_autoencoder
 from ifvit.runtime.progress import Progress
@@ -75,7 +76,7 @@ def train_phase(
 ) -> None:
     """Train `model` in place on images that `generator` draws."""
     optimizer = torch.optim.AdamW(model.parameters(), phase.learning_rate, betas=ADAM_BETAS, weight_decay=0.0)
-    average_error = None
+    average_error = RunningAverage(0.02)
     with Progress(phase.steps, f"autoencoder, {phase.name}", unit="step") as progress:
         for step in range(phase.steps):
             for group in optimizer.param_groups:
@@ -90,9 +91,7 @@ def train_phase(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
             optimizer.step()
-            error = squared_error.item()
-            average_error = error if average_error is None else 0.98 * average_error + 0.02 * error
-            progress.advance(postfix_text=f"squared error {average_error:.5f}")
+            progress.advance(postfix_text=f"squared error {average_error.add(squared_error.item()):.5f}")
 
 
 def draw_batch(

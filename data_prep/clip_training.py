@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from data_prep.autoencoder_training import rate_factor
 from data_prep.caption_changes import any_caption, changeable, changed
 from data_prep.caption_tokenizer import save_caption_tokenizer
+from data_prep.running_average import RunningAverage
 from data_prep.scene_attributes import AttributeHeads, agree, patch_targets
 from data_prep.scene_set import SceneSet
 from ifvit.data.scene_captions import parse_caption
@@ -54,7 +55,7 @@ def train_clip(scenes: SceneSet, num_steps: int, seed: int, folder: Path) -> Non
     heads = AttributeHeads(WIDTH, WIDTH)
     parameters = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY)
-    average = None
+    average_loss = RunningAverage(0.05)
     with Progress(num_steps, "CLIP", unit="step") as progress:
         for step in range(num_steps):
             for group in optimizer.param_groups:
@@ -65,9 +66,7 @@ def train_clip(scenes: SceneSet, num_steps: int, seed: int, folder: Path) -> Non
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
             optimizer.step()
-            newest = contrastive.item()
-            average = newest if average is None else 0.95 * average + 0.05 * newest
-            progress.advance(postfix_text=f"contrastive loss {average:.3f}")
+            progress.advance(postfix_text=f"contrastive loss {average_loss.add(contrastive.item()):.3f}")
     model.half().save_pretrained(folder)
     save_image_processor(folder, IMAGE_SIZE, PIXEL_MEAN, PIXEL_DEVIATION)
 

@@ -87,9 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def drawn_with(scenes_folder: Path) -> tuple[dict[str, Any], SceneOptions]:
-    """The settings of a folder made by `python -m data_prep scenes`, and its backgrounds. Raises UserError where it is
-    none.
-    """
+    """Settings and backgrounds of a folder made by `python -m data_prep scenes`. Raises UserError for others."""
     try:
         drawn = dict(json.loads((scenes_folder / SCENES_FILE).read_bytes()))
         return drawn, SceneOptions(tones=tuple(drawn["tones"]), patterns=tuple(drawn["patterns"]))
