@@ -1,6 +1,7 @@
 """How good trained encoders are, on images they were not trained on."""
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,18 @@ def reconstruction_psnr(autoencoder: Autoencoder, images: NDArray[np.uint8]) -> 
 def empty_images(options: SceneOptions) -> NDArray[np.uint8]:
     """(EMPTY_IMAGES, 64, 64, 3): backgrounds of `options` without shapes."""
     return np.stack([draw_empty_image(options, random.Random(f"empty {number}")) for number in range(EMPTY_IMAGES)])
+
+
+def quality_text(quality: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line for each split of the quality report."""
+    lines = []
+    for split, measured in quality.items():
+        reconstruction = measured["reconstruction"]
+        line = f"{split}: {reconstruction['images']} images, reconstructed to {reconstruction['psnr']:.1f} dB"
+        if retrieval := measured.get("retrieval"):
+            line += f"; their own caption is the nearest of {retrieval['gallery']} for {retrieval['top1']:.1%}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def decibel(squared_error: torch.Tensor) -> float:

@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from data_prep import autoencoder_training, clip_training
+    from data_prep.encoder_quality import quality_text
 
     if len(train) < (lowest := max(autoencoder_training.BATCH_SIZE, clip_training.BATCH_SIZE)):
         raise UserError(f"SCENES {args.scenes}: has {len(train)} images in train, must have at least {lowest}, a batch")
@@ -81,9 +82,9 @@ def run(args: argparse.Namespace) -> None:
             **settings,
             **measured(args.out, others, options),
         }
-        text = json.dumps(report, indent=2)
-        write_atomically(args.out / QUALITY_FILE, f"{text}\n".encode())
-    print(text)
+        write_atomically(args.out / QUALITY_FILE, f"{json.dumps(report, indent=2)}\n".encode())
+    print(quality_text(report["quality"]))
+    print(f"{report['bytes'] / 1e6:.1f} MB in {args.out}, all numbers in {args.out / QUALITY_FILE}")
 
 
 def drawn_with(scenes_folder: Path) -> tuple[dict[str, Any], SceneOptions]:

@@ -70,8 +70,8 @@ def run(arguments: argparse.Namespace) -> None:
         f"{sampling.num_inference_steps} evaluations, seed {arguments.seed}, {device.type}, attention: {backend}",
         file=sys.stderr,
     )
-    if encoders.notice:
-        print(encoders.notice, file=sys.stderr)
+    for notice in filter(None, (encoders.notice, *encoders.text_encoder.unread(prompts))):
+        print(notice, file=sys.stderr)
     repeated = [prompt for prompt in prompts for _ in range(arguments.num_images_per_prompt)]
     numbers = list(range(arguments.num_images_per_prompt)) * len(prompts)
     with Progress(len(repeated), "sampling", unit="image") as progress:

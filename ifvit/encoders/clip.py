@@ -18,6 +18,7 @@ from ifvit.encoders.clip_files import (
     load_clip,
     load_image_processor,
     load_tokenizer,
+    num_longer,
     tokenize,
     tokenizer_digest,
 )
@@ -79,8 +80,7 @@ class Clip:
 
     def num_truncated(self, prompts: Sequence[str]) -> int:
         """How many of `prompts` are longer than it reads."""
-        encoded = self.tokenizer(list(prompts), split_special_tokens=True, verbose=False).input_ids
-        return sum(len(input_ids) > self.num_text_tokens for input_ids in encoded)
+        return num_longer(self.tokenizer, prompts, self.num_text_tokens)
 
     def knows_words(self, text: str) -> bool:
         """Whether its tokenizer has each word of `text` as one token, and not only in pieces or letters."""

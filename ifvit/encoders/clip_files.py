@@ -65,6 +65,12 @@ def tokenize(tokenizer: Any, prompts: Sequence[str], num_text_tokens: int) -> Te
     return torch.tensor(encoding.input_ids, dtype=torch.int64)
 
 
+def num_longer(tokenizer: Any, prompts: Sequence[str], num_text_tokens: int) -> int:
+    """How many of `prompts` have more tokens than that, start and end included."""
+    encoded = tokenizer(list(prompts), split_special_tokens=True, verbose=False).input_ids
+    return sum(len(input_ids) > num_text_tokens for input_ids in encoded)
+
+
 def tokenizer_digest(tokenizer: Any) -> str:
     """sha256 of all that decides what a tokenizer does. To be taken before its first padded call, which changes it."""
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()

@@ -3,6 +3,7 @@
 Shape letters: B prompts, T text tokens (padded and truncated), X text width.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ifvit.config.errors import UserError
-from ifvit.encoders.clip_files import TOKENIZER_FIELD, load_clip, load_tokenizer, tokenize, tokenizer_digest
+from ifvit.encoders.clip_files import TOKENIZER_FIELD, load_clip, load_tokenizer, num_longer, tokenize, tokenizer_digest
 from ifvit.encoders.identity import state_digest
-from ifvit.encoders.locate import EncoderSource, locate
+from ifvit.encoders.locate import BUNDLED, EncoderSource, locate
 from ifvit.encoders.random_weights import RANDOM_TEXT_ENCODER, byte_tokenizer_folder, random_text_encoder_folder
 
 FIELD = "encoders.text_encoder"
@@ -70,6 +71,20 @@ class TextEncoder:
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """input_ids (B, T) int64 on the CPU: start, text, end, padding; B >= 1. "<|endoftext|>" in a prompt is text."""
         return tokenize(self.tokenizer, prompts, self.num_text_tokens)
+
+    def unread(self, prompts: Sequence[str]) -> list[str]:
+        """Sentences on what of `prompts` it does not read: the end of long ones, words no scene's caption has."""
+        name = self.identity["name"]
+        sentences = []
+        if cut := num_longer(self.tokenizer, prompts, self.num_text_tokens):
+            sentences.append(f"{cut} of {len(prompts)} prompts are cut: the model reads {self.num_text_tokens} tokens")
+        if name in BUNDLED:
+            # Its vocabulary has each word it was trained on as one token.
+            words = dict.fromkeys(word for prompt in prompts for word in re.findall(r"[^\W\d_]+", prompt.lower()))
+            unknown = [word for word in words if len(self.tokenizer(word, add_special_tokens=False).input_ids) > 1]
+            if unknown:
+                sentences.append(f"{name} has read captions of scenes only and does not know: {', '.join(unknown)}")
+        return sentences
 
     @torch.no_grad()
     def encode(self, input_ids: Tensor) -> Tensor:

@@ -26,8 +26,12 @@ def markdown(comparison: Comparison) -> str:
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """The same for a terminal."""
-    return "\n".join([aligned(table_rows(comparison)), *table_remarks(comparison)])
+    """The same for a terminal, which is not as wide: first what the runs cost, then how good they are."""
+    num_costs = len(COST_TITLES)
+    rows = table_rows(comparison)
+    cost = [row[:num_costs] for row in rows if any(row[1:num_costs])]  # the ceilings cost nothing
+    quality = [[row[0], *row[num_costs:]] for row in rows]
+    return "\n".join([aligned(cost), "", aligned(quality), "", *table_remarks(comparison)])
 
 
 def table_rows(comparison: Comparison) -> list[list[str]]:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -96,7 +97,14 @@ def test_what_is_finished_is_kept(trained: Path, scenes_folder: Path, capsys: py
     after = everything(trained)
     report = str(trained / "quality.json")
     assert after.pop(report)[0] == before.pop(report)[0] and after == before
-    assert capsys.readouterr().out.count("is there already and kept") == 2
+    printed = capsys.readouterr().out
+    assert printed.count("is there already and kept") == 2
+    quality = json.loads((trained / "quality.json").read_text())["quality"]["val"]
+    shown = f"to {quality['reconstruction']['psnr']:.1f} dB; their own caption is the nearest of "
+    assert re.search(
+        rf"^val: \d+ images, reconstructed {shown}\d+ for {quality['retrieval']['top1']:.1%}$", printed, re.M
+    )
+    assert printed.endswith(f"all numbers in {report}\n")
 
 
 @pytest.mark.parametrize(

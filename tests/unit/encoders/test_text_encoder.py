@@ -48,6 +48,17 @@ def test_any_text_gives_the_right_number_of_known_ids(text_encoder: TextEncoder,
     assert ids[-1] == END
 
 
+def test_it_says_what_of_a_prompt_it_does_not_read(text_encoder: TextEncoder) -> None:
+    assert text_encoder.unread(["a cat", ""]) == []
+    assert text_encoder.unread(["a cat", "z" * 14, "z" * 15]) == ["1 of 3 prompts are cut: the model reads 16 tokens"]
+    of_scenes = TextEncoder.load("scenes-clip", None, 24)
+    known = ["Three red circles, to the left of a star.", "a photo of a small blue triangle"]
+    assert of_scenes.unread(known[:1]) == []
+    assert of_scenes.unread(["A dog by two red circles", "a dog, three hexagons"]) == [
+        "scenes-clip has read captions of scenes only and does not know: dog, by, hexagons"
+    ]
+
+
 def test_embeddings_are_the_library_s_last_hidden_state_without_a_mask(text_encoder: TextEncoder) -> None:
     model = CLIPTextModel.from_pretrained(weights_folder()).eval()
     ids = text_encoder.tokenize(["a cat", "two dogs"])

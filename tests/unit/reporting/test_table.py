@@ -56,6 +56,15 @@ def test_markdown_is_one_table_with_its_remarks(comparison: Comparison) -> None:
         assert remark in comparison_text(comparison)
 
 
+def test_a_terminal_gets_cost_above_quality(comparison: Comparison) -> None:
+    titles, *rows = table_rows(comparison)
+    cost, quality, _ = (part.splitlines() for part in comparison_text(comparison).split("\n\n"))
+    assert [cost[0].split("  ")[0], quality[0].split("  ")[0]] == ["run", "run"]
+    assert [line.split("  ")[0] for line in quality[1:]] == [row[0] for row in rows]
+    assert [line.split("  ")[0] for line in cost[1:]] == [row[0] for row in rows[:-2]]
+    assert cost[0].endswith(COST_TITLES[-1]) and quality[0].endswith(titles[-1])
+
+
 def test_different_hardware_is_said(comparison: Comparison) -> None:
     from dataclasses import replace
 
