@@ -31,8 +31,8 @@ CLEARLY = 4.0  # the nearest other image is at least this many times farther tha
 
 def command(*arguments: str) -> None:
     # All cores for one cell, or shared between the cells that pytest-xdist runs at once.
-    threads = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    shared = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("MEMORISE_THREADS", str(shared))}
     done = subprocess.run([sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
