@@ -64,9 +64,10 @@ def missing_keys(results: dict[str, Any]) -> list[str]:
 def newest_evaluation(run: RunDirectory, step: int | None = None) -> Path | None:
     """The folder of the run's evaluation that was finished last, of any checkpoint or that of `step`, if there is one.
 
+    A model that is shipped with its results has them beside it.
     Raises UserError as `read_results` does.
     """
-    found = {folder: read_results(folder) for folder in sorted(run.evaluation.glob("*"))}
+    found = {folder: read_results(folder) for folder in (run.path, *sorted(run.evaluation.glob("*")))}
     finished = {
         folder: results["time"]
         for folder, results in found.items()

@@ -84,11 +84,12 @@ class ComparedRun:
 def find_evaluation(path: str, step: int | None) -> tuple[RunDirectory, Path | None]:
     """The run or model folder, and of its evaluations the one that `path` names or the newest, if there is one."""
     folder = Path(path)
-    if (results := read_results(folder)) is not None:
+    is_model = (folder / CONFIG_FILE).is_file()
+    if not is_model and (results := read_results(folder)) is not None:
         if step not in (None, results["checkpoint"]["step"]):
             raise UserError(f"--step: is {step}, {path} is of step {results['checkpoint']['step']}; leave --step out")
         return RunDirectory(folder.resolve().parents[1]), folder.resolve()
-    own = RunDirectory(folder) if (folder / CONFIG_FILE).is_file() else find_run(path)
+    own = RunDirectory(folder) if is_model else find_run(path)
     newest = newest_evaluation(own, step)
     if newest is None and not own.recipe_file.is_file():
         raise UserError(f"{path}: not evaluated; run ifvit evaluate {path} --recipe RECIPE first")

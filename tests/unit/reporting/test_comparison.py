@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,21 @@ def test_the_folder_of_an_evaluation_chooses_it(tmp_path: Path) -> None:
     assert compare_runs([str(first)]).runs[0].numbers[key] == 0.25
     with pytest.raises(UserError, match=r"^--step: is 100, .* is of step 200; leave --step out"):
         compare_runs([str(first)], step=100)
+
+
+def test_a_model_shipped_with_results_is_known_by_its_newest_ones(tmp_path: Path) -> None:
+    write_run(tmp_path / "made", "model")
+    model = (tmp_path / "made/model").rename(tmp_path / "model")
+    (model / "config.json").touch()
+    (evaluation,) = (model / "evaluation").iterdir()
+    (evaluation / "results.json").rename(model / "results.json")
+    shutil.rmtree(model / "evaluation")
+    (shipped,) = compare_runs([str(model)]).runs
+    assert shipped.numbers["val.scene_alignment.average_match_ratio"] == 0.5
+    assert shipped.hardware == "1 CPU process(es), Test CPU"
+    write_results(model, 0.75, time="2026-11-23T00:00:00", step=None)
+    (newer,) = compare_runs([str(model)]).runs
+    assert newer.numbers["val.scene_alignment.average_match_ratio"] == 0.75
 
 
 def test_runs_that_cannot_be_compared(runs_root: Path) -> None:
