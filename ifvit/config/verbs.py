@@ -24,7 +24,7 @@ def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequenc
     Returns what the verb's `run` gives (None is 0), 2 for a mistake of the user's, 130 after Ctrl-C, 141 where nobody
     reads the output any more.
     """
-    # Before torch is loaded. Threads that wait spinning are a fifth faster alone, and three times slower beside others.
+    # Before torch is loaded. Threads that wait spinning lose most of their speed as soon as another process is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = called_verb(program, package, verbs, argv)

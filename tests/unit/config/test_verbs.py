@@ -1,5 +1,6 @@
 """Both command lines: what they list, what they refuse, and that a mistake is a line and not a traceback."""
 
+import os
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -88,3 +89,14 @@ def test_a_missing_recipe_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     captured = capsys.readouterr()
     assert captured.err == "error: no_such_recipe.yaml: no such recipe\n"
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("given, expected", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_without_spinning_unless_told_to(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert ifvit.commands.main.main(["--version"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == expected
