@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 RECIPE ?= recipes/coco_mini.yaml
+COCO ?= data/coco
 SET ?=
 SPLIT ?=
 RUN ?=
@@ -38,8 +39,8 @@ TEST_ENVIRONMENT := DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENI
 MARKS := not memorise$(if $(IFVIT_TEST_DATA),, and not coco)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clean-demo shards train sample evaluate compare scenes-shards scenes-cells ui check test memorise bench \
-	gpu-check clean $(foreach cell,$(CELLS),$(foreach seed,$(SEEDS),scenes-$(cell)-$(seed)))
+.PHONY: help setup demo clean-demo coco shards train sample evaluate compare scenes-shards scenes-cells ui check test memorise \
+	bench gpu-check clean $(foreach cell,$(CELLS),$(foreach seed,$(SEEDS),scenes-$(cell)-$(seed)))
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -70,6 +71,9 @@ demo: $(STAMP)  ## scenes -> shards -> training -> samples -> counting table, in
 clean-demo:  ## remove what `make demo` made
 	@rm -rf "$(DEMO)/scenes" "$(DEMO)/shards" "$(DEMO)/runs" "$(DEMO)/samples" "$(DEMO)/samples_trained"
 	@rmdir "$(DEMO)" 2>/dev/null || true
+
+coco: $(STAMP)  ## COCO=data/coco: COCO 2014 from the network, 20 GB (29 GB while it unpacks); again: goes on where it stopped
+	$(BIN)/python -m data_prep coco --out "$(COCO)"
 
 shards: $(STAMP)  ## RECIPE=... SET="--set ..." SPLIT=...: images and captions to tars of latents and text
 	$(BIN)/python -m data_prep shards $(RECIPE) $(SET) $(if $(SPLIT),--split $(SPLIT))

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from ifvit.config.verbs import run_verb
 
 VERBS = {
+    "coco": "download the images and captions of COCO 2014",
     "scenes": "draw a countable world of colored shapes with captions, in COCO's layout",
-    "shards": "encode a COCO folder into shards of latents and text, as a recipe says",
+    "shards": "encode images and captions into shards of latents and text, as a recipe says",
     "encoders": "train the small encoders that ifvit brings along, on scenes",
 }
 

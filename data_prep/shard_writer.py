@@ -1,84 +1,39 @@
 """One shard: images and captions encoded batch by batch into a tar, its index and its done-mark."""
 
 import hashlib
-import io
 import json
 import os
 import tarfile
-import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
-from ifvit.config.errors import UserError
-from ifvit.data.coco import CaptionedImage, images_digest
-from ifvit.data.images import load_pixels
-from ifvit.data.shard_format import FLOAT, IDS, ShardFiles, member_name, member_suffixes, npy_bytes
+from data_prep.bad_samples import BadLimit, Quarantine
+from data_prep.decoding import decoded_batches
+from data_prep.listed_sample import ListedSample
+from data_prep.shard_content import EncodedSample, ShardContent
+from ifvit.data.coco import CaptionedImage
+from ifvit.data.images import BadImageError
+from ifvit.data.shard_format import FLOAT, IDS, ShardFiles
 from ifvit.encoders.autoencoder import Autoencoder
 from ifvit.encoders.text_encoder import TextEncoder
 from ifvit.runtime.files import write_atomically
-from ifvit.runtime.progress import Progress
-
-DECODING_THREADS = 4
 
 
 @dataclass(frozen=True)
-class EncodedSample:
-    """What is stored of one image. N captions, T text tokens, X text width."""
+class ShardUnit:
+    """One shard to make: its files, its share of the listing, and the folder that listed paths are below."""
 
-    image: CaptionedImage
-    moments: NDArray[np.float16]  # (2C, H, W)
-    input_ids: NDArray[np.uint16]  # (N, T)
-    prompt_embeds: NDArray[np.float16] | None  # (N, T, X)
-
-    def payloads(self) -> list[bytes]:
-        """The members' contents, in the order of `member_suffixes`."""
-        embeds = [] if self.prompt_embeds is None else [npy_bytes(embeds) for embeds in self.prompt_embeds]
-        prompts = json.dumps(self.image.prompts, ensure_ascii=False).encode()
-        return [npy_bytes(self.moments), npy_bytes(self.input_ids), *embeds, prompts]
-
-
-@dataclass
-class ShardContent:
-    """The tar as it grows, and what is noted about it."""
-
-    tar: tarfile.TarFile
-    columns: dict[str, list[int]] = field(
-        default_factory=lambda: {
-            name: [] for name in ("ids", "offsets", "num_prompts", "prompts_sizes", "crc_starts", "member_crc32")
-        }
-    )
-    latent_sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
-
-    def add(self, sample: EncodedSample) -> None:
-        payloads = sample.payloads()
-        num_prompts = len(sample.image.prompts)
-        columns = self.columns
-        columns["ids"].append(sample.image.id)
-        columns["offsets"].append(self.tar.offset)
-        columns["num_prompts"].append(num_prompts)
-        columns["prompts_sizes"].append(len(payloads[-1]))
-        columns["crc_starts"].append(len(columns["member_crc32"]))
-        columns["member_crc32"] += [zlib.crc32(payload) for payload in payloads]
-        suffixes = member_suffixes(num_prompts, sample.prompt_embeds is not None)
-        for suffix, payload in zip(suffixes, payloads, strict=True):
-            member = tarfile.TarInfo(member_name(sample.image.id, suffix))  # mtime, uid and gid are 0
-            member.size = len(payload)
-            self.tar.addfile(member, io.BytesIO(payload))
-        self.latent_sums += latent_sums(sample.moments)
-
-    def index_bytes(self) -> bytes:
-        arrays = {name: np.array(values, np.int64) for name, values in self.columns.items()}
-        arrays["member_crc32"] = arrays["member_crc32"].astype(np.uint32)
-        return save_arrays(arrays)
+    files: ShardFiles
+    samples: Sequence[ListedSample]
+    listing_sha256: str
+    root: Path
 
 
 class ShardWriter:
@@ -100,49 +55,70 @@ class ShardWriter:
         self.batch_size = batch_size
         self.settings = settings
 
-    def write(self, files: ShardFiles, images: Sequence[CaptionedImage], progress: Progress) -> dict[str, Any]:
-        """The shard of `images`; the done-mark comes last and is returned. Batches never cross shards."""
+    def write(self, unit: ShardUnit, limit: BadLimit, advance: Callable[[int], object]) -> dict[str, Any]:
+        """The shard of `unit`; the done-mark comes last and is returned. Only for the holder of its claim.
+
+        Batches are parts of the listing and never cross shards. `advance` hears how many listed samples are dealt with.
+        Raises UserError where bad samples exceed `limit`; there is no done-mark then.
+        """
+        started = time.monotonic()
+        files = unit.files
         files.mark.unlink(missing_ok=True)
+        quarantine = Quarantine(limit)
         partial = partial_file(files.tar)
-        with partial.open("wb") as file:
+        with partial.open("w+b") as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 content = ShardContent(tar)
-                for batch, pixels in self.decoded_batches(images):
-                    for sample in self.encoded(batch, pixels):
-                        content.add(sample)
-                    progress.advance(len(batch))
+                self.fill(content, unit, quarantine, advance)
             file.flush()
             os.fsync(file.fileno())
-        with partial.open("rb") as written:
-            tar_sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+            file.seek(0)
+            tar_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         partial.replace(files.tar)
         index = content.index_bytes()
         write_atomically(files.index, index)
         mark = {
             "tar": files.tar.name,
-            "samples": len(images),
-            "prompts": sum(len(image.prompts) for image in images),
+            "samples": len(content.columns["ids"]),
+            "prompts": sum(content.columns["num_prompts"]),
             "size": files.tar.stat().st_size,
             "sha256": tar_sha256,
             "index_sha256": hashlib.sha256(index).hexdigest(),
-            "images_sha256": images_digest(images),
+            "listing_sha256": unit.listing_sha256,
+            "quarantined": sorted(quarantine.entries, key=lambda entry: entry["id"]),
+            "dropped_captions": dict(sorted(sum((Counter(each.dropped) for each in unit.samples), Counter()).items())),
             "encode_batch_size": self.batch_size,
             "latent_sums": content.latent_sums.tolist(),
             "settings": self.settings,
+            "autoencoder": self.autoencoder.identity,
+            "text_encoder": self.text_encoder.identity,
+            "seconds": round(time.monotonic() - started, 3),
         }
         write_atomically(files.mark, json.dumps(mark, indent=1).encode())
         return mark
 
-    def decoded_batches(self, images: Sequence[CaptionedImage]) -> Iterator[tuple[Sequence[CaptionedImage], Tensor]]:
-        """Batches with their pixels (B, 3, H, W); threads decode the next batch while this one is encoded."""
-        batches = [images[start : start + self.batch_size] for start in range(0, len(images), self.batch_size)]
-        with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            ahead: list[Future[Tensor]] = []
-            for number, batch in enumerate(batches):
-                ahead = ahead or [pool.submit(load_pixels, image, self.image_size) for image in batch]
-                following = batches[number + 1] if number + 1 < len(batches) else []
-                decoding, ahead = ahead, [pool.submit(load_pixels, image, self.image_size) for image in following]
-                yield batch, torch.stack([future.result() for future in decoding])
+    def fill(
+        self, content: ShardContent, unit: ShardUnit, quarantine: Quarantine, advance: Callable[[int], object]
+    ) -> None:
+        for listed, decoded in decoded_batches(unit.samples, unit.root, self.image_size, self.batch_size):
+            good: list[ListedSample] = []
+            pixels: list[Tensor] = []
+            for sample, outcome in zip(listed, decoded, strict=True):
+                if isinstance(outcome, Tensor):
+                    good.append(sample)
+                    pixels.append(outcome)
+                elif isinstance(outcome, BadImageError):
+                    quarantine.add(sample, outcome.reason, outcome.detail)
+                else:
+                    quarantine.add(sample, str(sample.fault), "found when the samples were listed")
+            if good:
+                images = [sample.captioned_image(unit.root) for sample in good]
+                for sample, encoded in zip(good, self.encoded(images, torch.stack(pixels)), strict=True):
+                    if encoded.is_finite:
+                        content.add(encoded)
+                    else:
+                        quarantine.add(sample, "not finite", "its encoding does not fit into float16")
+            advance(len(listed))
 
     def encoded(self, images: Sequence[CaptionedImage], pixels: Tensor) -> Iterator[EncodedSample]:
         moments = self.autoencoder.encode(pixels).half().cpu().numpy().astype(FLOAT)
@@ -153,24 +129,10 @@ class ShardWriter:
         for image, image_moments in zip(images, moments, strict=True):
             stop = start + len(image.prompts)
             image_embeds = None if embeds is None else embeds[start:stop].astype(FLOAT)
-            if not all(np.isfinite(values).all() for values in (image_moments, image_embeds) if values is not None):
-                raise UserError(f"image {image.id}: {image.path}: its encoding does not fit into float16")
             yield EncodedSample(image, image_moments, stored_ids[start:stop], image_embeds)
             start = stop
 
 
 def partial_file(path: Path) -> Path:
-    """Where `path` is written until it is whole; the folder's lock keeps other writers away."""
+    """Where `path` is written until it is whole; the shard's claim keeps other writers away."""
     return path.with_name(f".{path.name}.partial")
-
-
-def latent_sums(moments: NDArray[np.float16]) -> NDArray[np.float64]:
-    """Over all latent elements: their number, and the sums of mean, mean squared and variance, as stored."""
-    mean, logvar = np.split(moments.astype(np.float64), 2)
-    return np.array([mean.size, mean.sum(), np.square(mean).sum(), np.exp(logvar).sum()])
-
-
-def measured_scaling_factor(sums: NDArray[np.float64]) -> float:
-    """1 / standard deviation of the sampled latents: variance = E[mean^2] + E[variance] - E[mean]^2."""
-    mean, mean_squared, variance = sums[1:] / sums[0]
-    return float(1 / np.sqrt(mean_squared + variance - mean**2))

@@ -1,33 +1,40 @@
-"""Encodes a COCO folder into shards of latents and text, as a recipe says.
+"""Encodes images with captions into shards of latents and text, as a recipe says.
 
-Reads {data.coco_root}/annotations/captions_{split}2014.json and the images in {split}2014/, encodes each image with the
-recipe's autoencoder and all its captions with its text encoder, and writes WebDataset tars, the null embedding and an
-index to {data.shards_root}/{split}/. A second start skips the shards that are finished.
+Lists the samples of {data.coco_root}, {data.image_folder} or {data.image_tars}, encodes each image with the recipe's
+autoencoder and all its captions with its text encoder, and writes WebDataset tars, the null embedding and an index to
+{data.shards_root}/{data.split}/. Images and captions that cannot be used are left out, counted and reported.
+
+Whatever ends it, the same command makes what is missing. Any number of processes may work on one folder at once: each
+shard is made by one of them, and whoever makes the last one writes the index.
 """
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.folder_lock import only_writer
+from data_prep.array_task import ArrayTask, add_task_arguments, array_task
 from ifvit.config.arguments import add_recipe_arguments
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import Recipe
-from ifvit.data.coco import CaptionedImage, read_coco
 
 if TYPE_CHECKING:
-    from ifvit.encoders.autoencoder import Autoencoder
-    from ifvit.encoders.text_encoder import TextEncoder
-
-MAX_TOKENS = 65536
+    from data_prep.listing import Listing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
     parser.add_argument("--split", metavar="NAME", help="instead of data.split: train, val, ...")
     parser.add_argument("--out", metavar="DIR", help="instead of data.shards_root; shards go to DIR/{split}")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say how many bytes each way to store takes; make nothing"
+    )
+    add_task_arguments(parser)
+    parser.add_argument(
+        "--workers", type=int, metavar="W", help="processes (default: one per GPU; without a GPU, half the cores)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,85 +42,84 @@ def run(args: argparse.Namespace) -> None:
     for field, value in (("data.split", args.split), ("data.shards_root", args.out)):
         if value is not None:
             overrides.append(f"{field}={json.dumps(value, ensure_ascii=False)}")  # quoted: text, whatever it looks like
-    make_shards(load_recipe(args.recipe, overrides))
+    recipe = load_recipe(args.recipe, overrides)
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f"--workers: is {args.workers}, must be at least 1")
+    if args.dry_run:
+        print_storage(recipe)
+    else:
+        make_shards(recipe, array_task(args.task, args.num_tasks), args.workers)
 
 
-def make_shards(recipe: Recipe) -> dict[str, Any]:
-    """Writes what is missing of {data.shards_root}/{data.split}, prints a summary, returns the index."""
-    images = read_coco(recipe.data.coco_root, recipe.data.split)  # before the heavy imports: most mistakes show here
+def print_storage(recipe: Recipe) -> None:
+    """What `--dry-run` says. Lists the source, or reads its listing, and writes nothing."""
+    from data_prep.listing_stage import dry_listing
+    from data_prep.sources import source_of
 
-    from data_prep.shard_folder import finished_marks, remove_partials, write_index
-    from data_prep.shard_writer import ShardWriter
-    from ifvit.data.images import refuse_bombs
-    from ifvit.data.shard_format import SampleShapes, ShardFiles
-    from ifvit.encoders.loading import load_encoders
-    from ifvit.runtime.distributed import Ranks, training_device
-    from ifvit.runtime.progress import Progress
+    listing = dry_listing(source_of(recipe.data), recipe.data.samples_per_shard, listing_folder(recipe))
+    print_listing(listing, recipe)
 
-    refuse_bombs()
-    device = training_device(Ranks())
-    encoders = load_encoders(recipe, device)
-    autoencoder, text_encoder = encoders.autoencoder, encoders.text_encoder
-    if (num_tokens := len(text_encoder.tokenizer)) > MAX_TOKENS:
-        raise UserError(
-            f"encoders.tokenizer: has {num_tokens} tokens, shards store ids as uint16: at most {MAX_TOKENS}"
-        )
-    folder = Path(recipe.data.shards_root) / recipe.data.split
-    settings = shard_settings(recipe, autoencoder, text_encoder)
-    writer = ShardWriter(
-        autoencoder,
-        text_encoder,
-        image_size=recipe.model.sample_size * autoencoder.factor,
-        stores_embeddings=recipe.data.text_storage == "embeddings",
-        batch_size=recipe.data.encode_batch_size,
-        settings=settings,
+
+def make_shards(recipe: Recipe, task: ArrayTask | None = None, num_workers: int | None = 1) -> dict[str, Any] | None:
+    """Makes what is missing of {data.shards_root}/{data.split}, prints a summary. `num_workers` None: by the machine.
+
+    Returns the index; None while shards of other tasks or processes are missing.
+    """
+    from data_prep.listing_stage import current_listing
+    from data_prep.shard_folder import num_missing
+    from data_prep.shard_job import ShardJob
+    from data_prep.shard_workers import make_missing_shards
+    from data_prep.sources import source_of
+    from ifvit.data.shard_format import INDEX_FILE
+
+    # Nothing heavy is imported up to the workers: most mistakes show here.
+    listing = current_listing(source_of(recipe.data), recipe.data.samples_per_shard, listing_folder(recipe))
+    job = ShardJob(recipe, listing, task or ArrayTask())
+    print_listing(listing, recipe)
+    job.check_listing()
+    outcome = make_missing_shards(job, num_workers or default_workers())
+    if outcome.is_complete:
+        index = json.loads((job.folder / INDEX_FILE).read_bytes())
+        print_summary(job.folder, index, len(index["shards"]) - outcome.num_made)
+        return index
+    print(
+        f"{job.folder}: {outcome.num_made} shards made, {num_missing(job.folder, listing.num_shards)} of "
+        f"{listing.num_shards} are missing: other tasks or processes make them, or the same command when those are gone"
     )
-    shards = split_into_shards(images, recipe.data.samples_per_shard)
-    with only_writer(folder, "data.shards_root"):
-        remove_partials(folder)
-        marks = finished_marks(folder, shards, settings)
-        num_skipped = sum(mark is not None for mark in marks)
-        done = sum(mark["samples"] for mark in marks if mark is not None)
-        with Progress(len(images), "shards", unit="images", initial=done) as progress:
-            written = [
-                mark or writer.write(ShardFiles(folder, number), shard, progress)
-                for number, (mark, shard) in enumerate(zip(marks, shards, strict=True))
-            ]
-        index = write_index(
-            folder,
-            written,
-            split=recipe.data.split,
-            text_storage=recipe.data.text_storage,
-            shapes=SampleShapes(
-                autoencoder.latent_channels,
-                recipe.model.sample_size,
-                recipe.model.num_text_tokens,
-                text_encoder.hidden_size,
-            ),
-            scaling_factor=recipe.encoders.scaling_factor,
-            autoencoder_identity=autoencoder.identity,
-            text_encoder=text_encoder,
-        )
-    print_summary(folder, index, num_skipped)
-    return index
+    return None
 
 
-def split_into_shards(images: list[CaptionedImage], samples_per_shard: int) -> list[list[CaptionedImage]]:
-    return [images[start : start + samples_per_shard] for start in range(0, len(images), samples_per_shard)]
+def listing_folder(recipe: Recipe) -> Path:
+    from data_prep.shard_job import shards_folder
+
+    return shards_folder(recipe) / "listing"
 
 
-def shard_settings(recipe: Recipe, autoencoder: "Autoencoder", text_encoder: "TextEncoder") -> dict[str, Any]:
-    """What a shard's content depends on, by the field that chooses it; encoders by the digest of their weights."""
-    return {
-        "data.split": recipe.data.split,
-        "data.text_storage": recipe.data.text_storage,
-        "data.samples_per_shard": recipe.data.samples_per_shard,
-        "model.sample_size": recipe.model.sample_size,
-        "model.num_text_tokens": recipe.model.num_text_tokens,
-        "encoders.autoencoder": autoencoder.identity["sha256"],
-        "encoders.text_encoder": text_encoder.identity["sha256"],
-        "encoders.tokenizer": text_encoder.identity["tokenizer_sha256"],
-    }
+def default_workers() -> int:
+    """One for each GPU. Without one half the cores: each worker has threads that decode beside the one that encodes."""
+    import torch
+
+    if os.environ.get("DS_ACCELERATOR") != "cpu" and (num_gpus := torch.cuda.device_count()):
+        return num_gpus
+    return max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def print_listing(listing: "Listing", recipe: Recipe) -> None:
+    """What will be stored in how many bytes, and what the source has that cannot be used."""
+    from data_prep.storage_sizes import describe_storage
+
+    print("\n".join(describe_storage(listing, recipe)), flush=True)
+    print_left_out(listing.content["faults"], listing.content["dropped_captions"])
+    if ignored := listing.content["ignored_files"]:
+        print(f"not read: {', '.join(f'{count:,} {kind}' for kind, count in ignored.items())}")
+
+
+def print_left_out(bad_samples: dict[str, Any], dropped_captions: dict[str, Any]) -> None:
+    from data_prep.bad_samples import Tally
+
+    for name, values in (("quarantined samples", bad_samples), ("dropped captions", dropped_captions)):
+        if values:
+            print(f"{name}: {Tally.from_json(values)}")
 
 
 def print_summary(folder: Path, index: dict[str, Any], num_skipped: int) -> None:
@@ -122,6 +128,7 @@ def print_summary(folder: Path, index: dict[str, Any], num_skipped: int) -> None
         f"{folder}: {len(index['shards'])} shards{skipped}, {index['samples']} samples, {index['prompts']} prompts, "
         f"{index['size']:,} bytes"
     )
+    print_left_out(index["quarantined"], index["dropped_captions"])
     used, measured = index["scaling_factor"], index["measured_scaling_factor"]
     source = "measured" if used == measured else f"the recipe's, measured here: {measured:.5f}"
     print(f"scaling_factor: {used:.5f} ({source})")

@@ -45,7 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     refuse_bombs()
     overrides = [*arguments.overrides, *sampling_overrides(arguments)]
     if arguments.coco_root is not None:
-        overrides.append(f"data.coco_root={json.dumps(arguments.coco_root)}")
+        overrides += [f"data.coco_root={json.dumps(arguments.coco_root)}"]
+        overrides += ["data.image_folder=null", "data.image_tars=null"]  # a recipe has one source
     trained = load_trained_model(
         arguments.source, arguments.recipe, overrides, step=arguments.step, ema_decay=arguments.ema_decay
     )

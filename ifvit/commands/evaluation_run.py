@@ -56,6 +56,8 @@ class Evaluation:
         self.recipe = trained.recipe
         self.seed = seed
         coco_root = self.recipe.data.coco_root
+        if coco_root is None:
+            raise UserError("--coco-root: the run has no data.coco_root to take prompts and real images from; give one")
         self.lists = [prompt_list(coco_root, split, num_images) for split in splits or default_splits(coco_root)]
         self.device = training_device(Ranks())
         self.encoders = load_encoders(self.recipe, self.device)

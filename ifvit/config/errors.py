@@ -19,3 +19,8 @@ def field_error(field: str, problem: str) -> PydanticCustomError:
     `field` is the dotted path below the section that raises; `problem` completes the sentence "field: ...".
     """
     return PydanticCustomError("field", "{problem}", {"field": field, "problem": problem})
+
+
+def printable(text: str) -> str:
+    """`text` on one line and without control characters, whoever wrote it: what is not printable as in a literal."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

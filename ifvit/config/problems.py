@@ -19,6 +19,7 @@ WORDS = {
     "must be a string": "must be text (write it in quotes)",
     "must be a integer": "must be an integer",
     "must be a array": "must be a list",
+    "must be a tuple": "must be a list",
     "must be a boolean": "must be true or false",
 }  # pydantic speaks of JSON, a recipe is YAML
 

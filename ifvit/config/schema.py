@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -25,18 +26,46 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 Folder = Annotated[Text, AfterValidator(lambda path: str(Path(path).expanduser()))]
+Paths = Annotated[
+    tuple[Folder, ...],
+    Field(min_length=1, strict=False),
+    BeforeValidator(lambda paths: (paths,) if isinstance(paths, str) else paths),
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
-class DataConfig(Section):
-    """Where the images are and how their shards are stored."""
+IMAGE_SOURCES = ("coco_root", "image_folder", "image_tars")
 
-    coco_root: Folder  # folder with annotations/captions_{split}2014.json and {split}2014/
+
+class DataConfig(Section):
+    """Where the images are, exactly one of IMAGE_SOURCES, and how their shards are stored."""
+
+    coco_root: Folder | None = None  # folder with annotations/captions_{split}2014.json and {split}2014/
+    image_folder: Folder | None = None  # images at any depth; captions: NAME.txt beside NAME.jpg, or metadata.jsonl
+    image_tars: Paths | None = None  # WebDataset or img2dataset tars: a glob, or a list of globs
     shards_root: Folder  # shards are written to and read from {shards_root}/{split}
     split: Name = "train"  # the split that is trained on
     text_storage: Literal["embeddings", "token_ids"] = "embeddings"  # token_ids: the text encoder runs in training
     samples_per_shard: PositiveInt = 1000
     encode_batch_size: PositiveInt = 16  # images per encoder call when shards are made; part of byte identity
+    max_bad_share: Probability = 0.001  # of the samples, and of the captions, that may be unusable; more is an error
+
+    @model_validator(mode="after")
+    def check_one_source(self) -> "DataConfig":
+        given = [name for name in IMAGE_SOURCES if getattr(self, name) is not None]
+        if not given:
+            raise field_error(
+                "coco_root",
+                "is missing: write it in the recipe or give it with --set data.coco_root=... (or give "
+                "data.image_folder or data.image_tars instead)",
+            )
+        if len(given) > 1:
+            raise field_error(
+                given[1],
+                f"is given beside data.{given[0]}: one source is allowed, leave the other out with "
+                f"--set data.{given[0]}=null",
+            )
+        return self
 
 
 class EncodersConfig(Section):

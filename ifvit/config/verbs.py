@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import ifvit
-from ifvit.config.errors import UserError
+from ifvit.config.errors import UserError, printable
 
 USER_ERROR_EXIT_CODE = 2
 CTRL_C_EXIT_CODE = 130
@@ -32,7 +32,7 @@ def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequenc
         return code
     except UserError as error:
         for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {printable(line)}", file=sys.stderr)
         return USER_ERROR_EXIT_CODE
     except KeyboardInterrupt:
         print("interrupted: what is finished stays, the same command goes on from there", file=sys.stderr)

@@ -1,57 +1,79 @@
 """The official COCO 2014 layout: `annotations/captions_{split}2014.json` beside the images in `{split}2014/`."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ifvit.config.errors import UserError
+from ifvit.config.errors import UserError, printable
+from ifvit.data.captions import caption_fault
 
 MAX_NAMED = 10  # of many images with the same fault, so many are named and the rest counted
 
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """One image: its COCO id, its file, and all its captions in the order of their annotation ids."""
+    """One image: its id, the file it is or lies in, and its captions, in COCO in the order of their annotation ids."""
 
     id: int
     path: Path
     prompts: tuple[str, ...]
+    span: tuple[int, int] | None = None  # offset and size in the tar `path`; None: the whole file
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        where = "" if self.span is None else f" at byte {self.span[0]}"
+        return printable(f"{self.path}{where}")
 
 
 def read_coco(coco_root: str | Path, split: str) -> list[CaptionedImage]:
-    """The images of `split`, ids ascending. Raises UserError naming the field, file or ids that are wrong."""
+    """The images of `split`, ids ascending, all of them and their captions usable.
+
+    Raises UserError naming the field, file or ids that are wrong.
+    """
+    file, folder = coco_files(coco_root, split)
+    names, captions = read_captions(file)
+    for id_ in names:
+        if fault := next(filter(None, map(caption_fault, captions[id_])), None):
+            raise UserError(f"{file}: image {id_} has a caption that cannot be used ({fault}); mend or remove it")
+    check_all("images without captions", [id_ for id_ in names if not captions[id_]], file)
+    missing = [f"{id_} ({folder / name})" for id_, name in names.items() if not (folder / name).is_file()]
+    check_all("images whose file is missing", missing, file)
+    return [CaptionedImage(id_, folder / name, tuple(captions[id_])) for id_, name in names.items()]
+
+
+def coco_files(coco_root: str | Path, split: str) -> tuple[Path, Path]:
+    """The caption file of `split` and the folder of its images. Raises UserError where one is missing."""
     root = Path(coco_root).expanduser()
     if not root.is_dir():
         raise UserError(f"data.coco_root: {root} is no folder; give the one that holds annotations/ and {split}2014/")
     file = root / "annotations" / f"captions_{split}2014.json"
-    images_folder = root / f"{split}2014"
+    folder = root / f"{split}2014"
     if not file.is_file():
         raise UserError(f"data.split: {file} is missing; is '{split}' the split, and {root} the COCO folder?")
-    if not images_folder.is_dir():
-        raise UserError(f"data.split: the folder {images_folder} is missing; the images of the split belong there")
+    if not folder.is_dir():
+        raise UserError(f"data.split: the folder {folder} is missing; the images of the split belong there")
+    return file, folder
+
+
+def read_captions(file: Path) -> tuple[dict[int, str], dict[int, list[str]]]:
+    """File names and captions by image id, ids ascending. Raises UserError where the listing contradicts itself.
+
+    Whether images are there and captions usable is not looked at. File names stay below the images' folder.
+    """
     entries = read_annotations(file)
-    paths = image_paths(entries["images"], images_folder, file)
-    prompts = prompts_by_image(entries["annotations"], paths, file)
-    check_all("images without captions", [id_ for id_ in paths if not prompts[id_]], file)
-    if not paths:
+    names = image_names(entries["images"], file)
+    if not names:
         raise UserError(f"{file}: lists no images")
-    missing = [f"{id_} ({path})" for id_, path in sorted(paths.items()) if not path.is_file()]
-    check_all("images whose file is missing", missing, file)
-    return [CaptionedImage(id_, paths[id_], tuple(prompts[id_])) for id_ in sorted(paths)]
-
-
-def images_digest(images: Sequence[CaptionedImage]) -> str:
-    """sha256 over ids, file names and captions: whether two shards were made from the same listing."""
-    listing = [[image.id, image.path.name, image.prompts] for image in images]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    return names, captions_by_image(entries["annotations"], names, file)
 
 
 def read_annotations(file: Path) -> dict[str, list[dict[str, Any]]]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        # Bytes that are no utf-8 become lone surrogates: the fault of one caption, not of the file.
+        content = json.loads(file.read_bytes().decode("utf-8", "surrogateescape"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as JSON: {error}") from error
     fields = {"images": {"id": int, "file_name": str}, "annotations": {"id": int, "image_id": int, "caption": str}}
@@ -66,39 +88,40 @@ def read_annotations(file: Path) -> dict[str, list[dict[str, Any]]]:
     return content
 
 
-def image_paths(entries: list[dict[str, Any]], folder: Path, file: Path) -> dict[int, Path]:
-    paths: dict[int, Path] = {}
+def image_names(entries: list[dict[str, Any]], file: Path) -> dict[int, str]:
+    names: dict[int, str] = {}
     for entry in entries:
         id_, name = entry["id"], entry["file_name"]
         if not 0 <= id_ < 10**12:
             raise UserError(f"{file}: image {id_}: the id must have at most 12 digits")
-        if id_ in paths:
+        if id_ in names:
             raise UserError(f"{file}: image {id_} is listed twice")
-        parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts or "\0" in name or parts == PurePosixPath():
-            raise UserError(f"{file}: image {id_}: file_name {name!r} must be a file below {folder}")
-        paths[id_] = folder / parts
-    return paths
+        if not is_below(name):
+            raise UserError(f"{file}: image {id_}: file_name {name!r} must be a file below the images' folder")
+        names[id_] = name
+    return dict(sorted(names.items()))
 
 
-def prompts_by_image(entries: list[dict[str, Any]], paths: dict[int, Path], file: Path) -> dict[int, list[str]]:
-    prompts: dict[int, list[str]] = {id_: [] for id_ in paths}
+def is_below(name: str) -> bool:
+    """Whether `name`, a path with slashes, leads to a place below the folder that it is joined to."""
+    parts = PurePosixPath(name)
+    return not (parts.is_absolute() or ".." in parts.parts or "\0" in name or parts == PurePosixPath())
+
+
+def captions_by_image(entries: list[dict[str, Any]], names: dict[int, str], file: Path) -> dict[int, list[str]]:
+    captions: dict[int, list[str]] = {id_: [] for id_ in names}
     seen: set[int] = set()
     unknown = []
     for entry in sorted(entries, key=lambda entry: entry["id"]):
         if entry["id"] in seen:
             raise UserError(f"{file}: caption {entry['id']} is listed twice")
         seen.add(entry["id"])
-        if any("\ud800" <= character <= "\udfff" for character in entry["caption"]):
-            raise UserError(f"{file}: caption {entry['id']} is no valid text: it holds half of a surrogate pair")
-        if not entry["caption"].strip():
-            raise UserError(f"{file}: caption {entry['id']} of image {entry['image_id']} is empty; remove or write it")
-        if entry["image_id"] in prompts:
-            prompts[entry["image_id"]].append(entry["caption"])
+        if entry["image_id"] in captions:
+            captions[entry["image_id"]].append(entry["caption"])
         else:
             unknown.append(f"{entry['id']} (image_id {entry['image_id']})")
     check_all("captions of images that are not listed", unknown, file)
-    return prompts
+    return captions
 
 
 def check_all(fault: str, culprits: Sequence[object], file: Path) -> None:

@@ -13,8 +13,12 @@ import torch
 import webdataset
 import yaml
 
-from data_prep.folder_lock import only_writer
+from data_prep.array_task import ArrayTask
+from data_prep.folder_lock import Claims
+from data_prep.listing import found_listing
 from data_prep.main import main
+from data_prep.shard_job import ShardJob
+from data_prep.shard_units import ShardWorker
 from data_prep.shard_writer import ShardWriter
 from data_prep.shards import make_shards
 from ifvit.config.errors import UserError
@@ -27,6 +31,7 @@ from ifvit.encoders.autoencoder import Autoencoder
 from ifvit.encoders.random_weights import random_autoencoder_folder
 from ifvit.encoders.text_encoder import TextEncoder
 from tests.drawn_coco import draw_coco, edit_annotations, tiny_recipe, tiny_values
+from tests.shard_folders import contents
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +60,6 @@ def own(made: Path, tmp_path: Path) -> Path:
 def samples_of(folder: Path) -> list[dict]:
     tars = [str(path) for path in sorted(folder.glob("*.tar"))]
     return list(webdataset.WebDataset(tars, shardshuffle=False).decode())
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def test_webdataset_reads_what_the_encoders_gave(coco: Path, made: Path) -> None:
@@ -123,6 +124,17 @@ def test_a_second_start_skips_what_is_finished(coco: Path, own: Path, monkeypatc
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (own / "train").glob("shard-*")} == before
 
 
+def test_a_shard_that_another_process_has_just_finished_is_left_alone(
+    coco: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = found_listing(own / "train" / "listing")
+    assert listing is not None
+    worker = ShardWorker(ShardJob(tiny_recipe(coco, own), listing, ArrayTask()), lambda kind, count: None)
+    monkeypatch.setattr(ShardWriter, "encoded", lambda *_: pytest.fail("encoded again"))
+    with Claims(own / "claims") as claims:
+        assert worker.make(1, claims)
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10240])
 
@@ -162,12 +174,26 @@ def test_a_start_after_an_interruption_goes_on(coco: Path, made: Path, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         make_shards(tiny_recipe(coco, tmp_path))
     names = {path.name for path in (tmp_path / "train").glob("[!.]*")}
-    assert names == {"shard-000000.tar", "shard-000000.json", "shard-000000.index.safetensors"}
+    assert names == {"listing", "shard-000000.tar", "shard-000000.json", "shard-000000.index.safetensors"}
     with pytest.raises(UserError, match="holds no finished shards"):
         ShardSet.open(tmp_path / "train")
     monkeypatch.undo()
     make_shards(tiny_recipe(coco, tmp_path))
     assert contents(tmp_path / "train") == contents(made / "train")
+
+
+LEFTOVERS = (".shard-000001.tar.partial", ".shard-000001.json.tmp7", ".index.json.tmp7", "listing/.shard-000001.tmp7")
+
+
+def test_what_killed_writers_left_is_removed_once_all_shards_are_there(coco: Path, made: Path, own: Path) -> None:
+    for name in LEFTOVERS:
+        (own / "train" / name).write_bytes(b"part")
+    for number in (0, 1):
+        (own / "train" / f"shard-{number:06d}.json").unlink()
+    assert make_shards(tiny_recipe(coco, own), ArrayTask(0, 2)) is None
+    assert all((own / "train" / name).exists() for name in LEFTOVERS)  # another process may be writing them
+    make_shards(tiny_recipe(coco, own), ArrayTask(1, 2))
+    assert contents(own / "train") == contents(made / "train")
 
 
 def other_autoencoder(tmp_path: Path) -> str:
@@ -208,11 +234,29 @@ def test_shards_that_are_too_many_are_not_left_beside_new_ones(coco: Path, own: 
 
 
 def test_changed_captions_are_not_mixed_in(own_coco: Path, own: Path) -> None:
+    before = contents(own / "train")
     edit_annotations(own_coco, lambda content: content["annotations"][0].update(caption="Something else."))
-    with pytest.raises(
-        UserError, match=r"^data\.coco_root: .*shard-00000\d\.tar was made from other images or captions"
-    ):
+    message = r"^data\.coco_root: 1 of the 3 shards in .* from other images or captions .* such as shard-000002\.tar"
+    with pytest.raises(UserError, match=message):
         make_shards(tiny_recipe(own_coco, own))
+    assert contents(own / "train") == before
+    shutil.rmtree(own / "train" / "listing")
+    with pytest.raises(UserError, match=message):
+        make_shards(tiny_recipe(own_coco, own))
+
+
+def test_of_changed_captions_only_the_shards_that_have_them_are_made_again(own_coco: Path, own: Path) -> None:
+    before = contents(own / "train")
+    edit_annotations(own_coco, lambda content: content["annotations"][0].update(caption="Something else."))
+    (own / "train" / "shard-000002.tar").unlink()
+    make_shards(tiny_recipe(own_coco, own))
+    after = contents(own / "train")
+    assert {name for name in before if name.startswith("shard-") and before[name] != after[name]} == {
+        "shard-000002.tar", "shard-000002.json", "shard-000002.index.safetensors",
+    }  # fmt: skip
+    captions = [prompt for sample in samples_of(own / "train") for prompt in sample["prompts.json"]]
+    assert captions.count("Something else.") == 1
+    assert len(ShardSet.open(own / "train").table.ids) == 10
 
 
 def test_training_refuses_shards_of_another_autoencoder_or_scale(coco: Path, made: Path, tmp_path: Path) -> None:
@@ -238,11 +282,6 @@ def test_the_scale_travels_with_the_shards(coco: Path, own: Path) -> None:
     assert (chosen.scaling_factor, chosen.measured_scaling_factor) == (0.2301, measured.scaling_factor)
     assert [path.stat().st_ino for path in sorted((own / "train").glob("*.tar"))] == before
     check_shards(tiny_recipe(coco, own, "encoders.scaling_factor=0.2301"), chosen)
-
-
-def test_only_one_process_writes_a_folder(coco: Path, tmp_path: Path) -> None:
-    with only_writer(tmp_path / "train", "out"), pytest.raises(UserError, match=r"process \d+ on .* is writing here"):
-        make_shards(tiny_recipe(coco, tmp_path))
 
 
 def command(coco_root: Path, tmp_path: Path, *arguments: str) -> int:
@@ -294,9 +333,9 @@ def remove_json(root: Path) -> None:
 @pytest.mark.parametrize(
     "damage, arguments, words",
     [
-        (break_jpeg, [], ["image 16: ", "COCO_train2014_000000000016.jpg: cannot be decoded"]),
-        (remove_image, [], ["images whose file is missing: 16 (", "COCO_train2014_000000000016.jpg)"]),
-        (remove_captions, [], ["images without captions: 16"]),
+        (break_jpeg, [], ["data.max_bad_share: ", "1 damaged (id 16); image 16: COCO_train2014_000000000016.jpg: "]),
+        (remove_image, [], ["data.max_bad_share: ", "1 missing file (id 16); ", "000016.jpg: cannot be opened"]),
+        (remove_captions, [], ["data.max_bad_share: ", "1 no captions (id 16)"]),
         (add_unknown_caption, [], ["captions of images that are not listed: 77777 (image_id 999)"]),
         (break_json, [], ["captions_train2014.json: cannot be read as JSON"]),
         (remove_json, [], ["data.split: ", "captions_train2014.json is missing"]),

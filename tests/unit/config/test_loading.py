@@ -51,6 +51,19 @@ def test_a_value_may_hold_an_equals_sign(minimal: Path) -> None:
     assert load_recipe(minimal, ["data.coco_root=/data/a=b"]).data.coco_root == "/data/a=b"
 
 
+@pytest.mark.parametrize("value", ["tars/*.tar", "[tars/*.tar]"])
+def test_tars_are_given_as_one_glob_or_a_list(minimal: Path, value: str) -> None:
+    data = load_recipe(minimal, ["data.coco_root=null", f"data.image_tars={value}"]).data
+    assert (data.image_tars, data.coco_root, data.image_folder) == (("tars/*.tar",), None, None)
+
+
+def test_the_home_folder_may_be_written_with_a_tilde(minimal: Path) -> None:
+    given = ["data.coco_root=null", "data.image_tars=['~/a.tar', b.tar]", "data.shards_root=~/shards"]
+    data = load_recipe(minimal, given).data
+    assert data.image_tars == (str(Path.home() / "a.tar"), "b.tar")
+    assert data.shards_root == str(Path.home() / "shards")
+
+
 @pytest.mark.parametrize("override", ["seed", "=3", "data.=3", ".seed=3"])
 def test_an_override_of_another_form_is_refused(minimal: Path, override: str) -> None:
     assert lines_of(minimal, override) == [f"--set {override}: must have the form section.field=value"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ifvit.config.errors import UserError
-from ifvit.data.coco import images_digest, read_coco
+from ifvit.data.coco import coco_files, read_captions, read_coco
 from tests.drawn_coco import draw_coco, edit_annotations
 
 
@@ -54,7 +54,7 @@ def set_file_name(name: str):
 @pytest.mark.parametrize(
     "edit, message",
     [
-        (remove_captions, r"captions_train2014\.json: images without captions: 13, 10"),
+        (remove_captions, r"captions_train2014\.json: images without captions: 10, 13"),
         (lambda c: c["images"].pop(0), r"captions of images that are not listed: 3 \(image_id 16\)"),
         (lambda c: c["images"].append(c["images"][0]), r"image 16 is listed twice"),
         (lambda c: c["annotations"].append(c["annotations"][0]), r"caption \d+ is listed twice"),
@@ -63,7 +63,8 @@ def set_file_name(name: str):
         (lambda c: c["annotations"][1].pop("caption"), r"annotations\[1\] has no 'caption' of type str"),
         (lambda c: c["images"][1].update(id="13"), r"images\[1\] has no 'id' of type int"),
         (lambda c: c["images"].insert(0, None), r"images\[0\] has no 'id' of type int"),
-        (lambda c: c["annotations"][0].update(caption="\ud83d"), r"caption \d+ is no valid text"),
+        (lambda c: c["annotations"][0].update(caption="\ud83d"), r"image 16 has a caption .* \(invalid utf-8\)"),
+        (lambda c: c["annotations"][0].update(caption=" "), r"image 16 has a caption that cannot be used \(empty\)"),
         (lambda c: c["images"][0].update(id=10**12), r"image 1000000000000: the id must have at most 12 digits"),
         (set_file_name("../secret.jpg"), r"image 16: file_name '\.\./secret\.jpg' must be a file below"),
         (set_file_name("/etc/passwd"), r"image 16: file_name '/etc/passwd' must be a file below"),
@@ -104,9 +105,18 @@ def test_missing_folders_and_files_name_the_field(root: Path) -> None:
         read_coco(root, "train")
 
 
-def test_the_digest_sees_captions_and_order(root: Path) -> None:
-    images = read_coco(root, "train")
-    edit_annotations(root, lambda content: content["annotations"][0].update(caption="another"))
-    assert images_digest(images) != images_digest(read_coco(root, "train"))
-    assert images_digest(images) != images_digest(images[::-1])
-    assert images_digest(images) == images_digest(list(images))
+def test_captions_are_read_as_they_are_also_bad_ones(root: Path) -> None:
+    edit_annotations(root, lambda content: content["annotations"][0].update(caption=""))
+    for path in (root / "train2014").iterdir():
+        path.unlink()
+    names, captions = read_captions(coco_files(root, "train")[0])
+    assert list(names) == list(captions) == [7, 10, 13, 16]
+    assert names[7] == "COCO_train2014_000000000007.jpg"
+    assert captions[16] == [""]
+
+
+def test_bytes_that_are_no_utf8_are_the_fault_of_their_caption(root: Path) -> None:
+    file = caption_file(root)
+    file.write_bytes(file.read_bytes().replace(b'"caption": "', b'"caption": "\xff', 1))
+    _, captions = read_captions(file)
+    assert sum(caption.startswith("\udcff") for some in captions.values() for caption in some) == 1

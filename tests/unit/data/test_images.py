@@ -1,5 +1,9 @@
 """ifvit/data/images.py"""
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ from PIL import Image
 from ifvit.config.errors import UserError
 from ifvit.data import images as images_module
 from ifvit.data.coco import CaptionedImage
-from ifvit.data.images import load_pixels
+from ifvit.data.images import BadImageError, load_pixels
 
 
 def loaded(path: Path, size: int = 16) -> torch.Tensor:
@@ -111,20 +115,86 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-600])
 
 
+def replace_by(make):
+    def damage(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return damage
+
+
+def postscript(path: Path) -> None:
+    """PIL would start Ghostscript, which runs programs, on such a file of any name."""
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [
         (truncate, "cannot be decoded .*truncated"),
-        (lambda path: path.write_text("this is text"), "cannot be decoded .*cannot identify"),
-        (lambda path: path.write_bytes(b""), "cannot be decoded"),
+        (lambda path: path.write_text("this is text"), "is no image in one of the formats JPEG, PNG"),
+        (lambda path: path.write_bytes(b""), "has 0 bytes"),
         (lambda path: Image.fromarray(np.zeros((20, 20), np.float32)).save(path, "TIFF"), "has PIL's mode F"),
+        (Path.unlink, "cannot be opened .No such file"),
+        (replace_by(os.mkdir), "is no regular file"),
+        (replace_by(os.mkfifo), "is no regular file"),
+        (replace_by(lambda path: path.symlink_to(path)), "cannot be opened .Too many"),
+        (postscript, "is no image in one of the formats"),
     ],
 )
 def test_a_bad_file_is_named_with_its_id(tmp_path: Path, damage, message: str) -> None:
     path = saved(noise_image(64, 64), tmp_path / "image.jpg")
     damage(path)
-    with pytest.raises(UserError, match=rf"^image 42: .*image\.jpg: {message}"):
+    with pytest.raises(BadImageError, match=rf"^image 42: .*image\.jpg: {message}"):
         loaded(path)
+
+
+def test_what_an_image_says_is_printed_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "\x1b[31m\u202e.jpg"
+    path.write_text("text")
+    with pytest.raises(BadImageError) as caught:
+        loaded(path)
+    assert str(caught.value).isprintable()
+    assert "\\x1b[31m\\u202e.jpg" in str(caught.value)
+
+
+def test_storage_that_fails_is_not_the_fault_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(noise_image(64, 64), tmp_path / "image.png")
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(UserError, match=r"^image 42: .*reading it fails .*Input/output error") as caught:
+        loaded(path)
+    assert not isinstance(caught.value, BadImageError)
+    monkeypatch.undo()
+    monkeypatch.setattr(images_module.ImageOps, "exif_transpose", failing)
+    with pytest.raises(UserError, match="reading it fails") as caught:
+        loaded(path)
+    assert not isinstance(caught.value, BadImageError)
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.webp", "image.tif", "image.gif"])
+def test_a_member_of_a_tar_is_read_where_it_lies(tmp_path: Path, name: str) -> None:
+    alone = saved(noise_image(64, 40), tmp_path / name)
+    content = alone.read_bytes()
+    around = tmp_path / "around.tar"
+    around.write_bytes(b"before" * 100 + content + b"after" * 100)
+    inside = CaptionedImage(42, around, ("a caption",), (600, len(content)))
+    torch.testing.assert_close(load_pixels(inside, 16), loaded(alone), rtol=0, atol=0)
+
+
+def test_a_member_ends_where_it_ends(tmp_path: Path) -> None:
+    content = saved(noise_image(64, 40), tmp_path / "image.jpg").read_bytes()
+    around = tmp_path / "around.tar"
+    around.write_bytes(content)
+    with pytest.raises(BadImageError, match=r"around\.tar at byte 0: cannot be decoded .*truncated"):
+        load_pixels(CaptionedImage(42, around, (), (0, len(content) - 600)), 16)
+    with pytest.raises(BadImageError, match=r"around\.tar at byte 7: has 0 bytes"):
+        load_pixels(CaptionedImage(42, around, (), (7, 0)), 16)
 
 
 @pytest.mark.parametrize("side", [8001, 10_000, 14_000])
@@ -136,3 +206,33 @@ def test_a_bomb_is_refused_before_it_is_decoded(
     monkeypatch.setattr(images_module, "to_rgb", lambda image: pytest.fail("decoded"))
     with pytest.raises(UserError, match=r"^image 42: .*more than 64000000"):
         loaded(path)
+
+
+def test_memory_stays_small_for_the_worst_images(tmp_path: Path) -> None:
+    """Fault F22: less than 400 MB over the baseline, in a process that does nothing else."""
+    saved(Image.new("1", (13_000, 13_000)), tmp_path / "bomb.png")
+    saved(Image.new("1", (9_000, 9_000)), tmp_path / "smaller bomb.png")  # PIL would not even warn
+    saved(Image.new("RGB", (1, 20_000)), tmp_path / "tall.png")
+    saved(Image.new("RGBA", (3000, 2000)), tmp_path / "rgba.png")
+    saved(Image.new("CMYK", (2500, 2500)), tmp_path / "cmyk.jpg")
+    saved(Image.fromarray(np.zeros((2000, 3000), np.uint16)), tmp_path / "deep.png")
+    frames = [Image.new("P", (1000, 1000), color) for color in range(20)]
+    saved(frames[0], tmp_path / "animated.gif", save_all=True, append_images=frames[1:])
+    code = f"""
+import resource
+from pathlib import Path
+from ifvit.data.coco import CaptionedImage
+from ifvit.data.images import BadImageError, load_pixels, refuse_bombs
+refuse_bombs()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+refused = set()
+for path in sorted(Path({str(tmp_path)!r}).iterdir()):
+    try:
+        load_pixels(CaptionedImage(1, path, ()), 32)
+    except BadImageError as error:
+        refused.add((path.stem, error.reason))
+assert refused == {{("bomb", "too many pixels"), ("smaller bomb", "too many pixels")}}, refused
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 400

@@ -59,6 +59,13 @@ def test_length_logging_and_machine_may_change(runs_root: Path) -> None:
     assert run.read_recipe() == changed
 
 
+@pytest.mark.parametrize("source", ["image_folder", "image_tars"])
+def test_where_the_data_lie_may_change(runs_root: Path, source: str) -> None:
+    open_run(recipe_with(runs_root))[0].release()
+    elsewhere = ["data.coco_root=null", f"data.{source}=elsewhere", "data.shards_root=other", "data.max_bad_share=0.1"]
+    assert open_run(recipe_with(runs_root, *elsewhere))[1]
+
+
 def test_other_values_are_named_and_nothing_is_changed(runs_root: Path) -> None:
     run, _ = open_run(recipe_with(runs_root))
     run.release()

@@ -1,0 +1,66 @@
+"""data_prep/array_task.py"""
+
+import pytest
+
+from data_prep.array_task import ArrayTask, array_task
+from ifvit.config.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ID", "COUNT", "MIN", "MAX", "STEP"):
+        monkeypatch.delenv(f"SLURM_ARRAY_TASK_{name}", raising=False)
+
+
+def set_array(monkeypatch: pytest.MonkeyPatch, **values: int | str) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_tasks_share_all_units(count: int) -> None:
+    assert sorted(unit for number in range(count) for unit in ArrayTask(number, count).units(7)) == list(range(7))
+
+
+def test_options() -> None:
+    assert array_task(None, None) == array_task(None, 1) == ArrayTask(0, 1)
+    assert array_task(2, 5) == ArrayTask(2, 5)
+
+
+@pytest.mark.parametrize(
+    "task, num_tasks, option",
+    [(0, None, "--num-tasks"), (0, 0, "--num-tasks"), (5, 5, "--task"), (-1, 5, "--task"), (None, 5, "--task")],
+)
+def test_options_that_contradict_each_other(task: int | None, num_tasks: int | None, option: str) -> None:
+    with pytest.raises(UserError, match=f"^{option}: is "):
+        array_task(task, num_tasks)
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ({"ID": 0, "COUNT": 4, "MIN": 0, "STEP": 1}, ArrayTask(0, 4)),
+        ({"ID": 7, "COUNT": 4, "MIN": 5}, ArrayTask(2, 4)),
+        ({"ID": 30, "COUNT": 4, "MIN": 10, "STEP": 10}, ArrayTask(2, 4)),
+    ],
+)
+def test_a_slurm_array(monkeypatch: pytest.MonkeyPatch, values: dict, expected: ArrayTask) -> None:
+    set_array(monkeypatch, **values)
+    assert array_task(None, None) == expected
+    assert array_task(0, 1) == ArrayTask(0, 1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ID": 5, "COUNT": 3, "MIN": 1},  # --array=1,3,5
+        {"ID": 15, "COUNT": 4, "MIN": 10, "STEP": 10},
+        {"ID": 5},
+        {"ID": 5, "COUNT": "x", "MIN": 0},
+        {"ID": 5, "COUNT": 6, "MIN": 0, "STEP": 0},
+    ],
+)
+def test_an_array_that_is_no_row_of_tasks(monkeypatch: pytest.MonkeyPatch, values: dict) -> None:
+    set_array(monkeypatch, **values)
+    with pytest.raises(UserError, match=r"^SLURM_ARRAY_TASK_ID: is .* give --task and --num-tasks"):
+        array_task(None, None)
