@@ -60,8 +60,3 @@ class ListedSample:
             return CaptionedImage(self.id, root / self.image, self.prompts)
         assert self.size is not None, self
         return CaptionedImage(self.id, root / self.image, self.prompts, (self.offset, self.size))
-
-
-def prompts_json(prompts: Iterable[str]) -> bytes:
-    """The content of a sample's `prompts.json` in its shard."""
-    return json.dumps(list(prompts), ensure_ascii=False).encode()

@@ -12,12 +12,11 @@ from typing import Any
 
 from data_prep.bad_samples import Tally
 from data_prep.folder_lock import one_at_a_time
-from data_prep.listed_sample import prompts_json
 from data_prep.listing import LISTING_FILE, Listing, found_listing, rows_name
 from data_prep.shard_folder import finished_mark
 from data_prep.sources import Source
 from ifvit.config.errors import UserError
-from ifvit.data.shard_format import ShardFiles, member_span
+from ifvit.data.shard_format import ShardFiles, member_span, prompts_json
 from ifvit.runtime.files import write_atomically
 
 LISTING_VERSION = 1

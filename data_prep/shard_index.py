@@ -10,12 +10,21 @@ import numpy as np
 
 from data_prep.bad_samples import Tally, check_share
 from data_prep.listing import Listing
-from data_prep.shard_content import measured_scaling_factor
 from ifvit.config.errors import UserError
 from ifvit.config.schema import Recipe
-from ifvit.data.shard_format import FLOAT, FORMAT_VERSION, INDEX_FILE, NULL_FILE, SampleShapes, npy_bytes
+from ifvit.data.shard_content import measured_scaling_factor
+from ifvit.data.shard_format import (
+    FLOAT,
+    FORMAT_VERSION,
+    INDEX_FILE,
+    NULL_FILE,
+    SAMPLES_FILE,
+    SampleShapes,
+    ShardFiles,
+    npy_bytes,
+)
 from ifvit.encoders.loading import Encoders
-from ifvit.runtime.files import write_atomically
+from ifvit.runtime.files import atomic_file, write_atomically
 
 PER_SHARD = ("tar", "samples", "prompts", "size", "sha256", "index_sha256")
 
@@ -23,7 +32,7 @@ PER_SHARD = ("tar", "samples", "prompts", "size", "sha256", "index_sha256")
 def write_index(
     folder: Path, recipe: Recipe, listing: Listing, marks: Iterable[Mapping[str, Any]], encoders: Encoders
 ) -> None:
-    """The null embedding and, last of all, index.json. A recipe without a scaling factor gets the measured one.
+    """The null embedding, samples.index and, last of all, index.json. No scaling factor: the measured one.
 
     Raises UserError where more samples are quarantined than the recipe allows, or none is left.
     """
@@ -61,4 +70,12 @@ def write_index(
         "null_prompt_embeds_sha256": hashlib.sha256(null_prompt_embeds).hexdigest(),
         "shards": shards,
     }
+    join_files([ShardFiles(folder, number).index for number in range(len(shards))], folder / SAMPLES_FILE)
     write_atomically(folder / INDEX_FILE, json.dumps(index, indent=1).encode())
+
+
+def join_files(parts: Iterable[Path], whole: Path) -> None:
+    """`whole`, which appears when it is there, as `parts` one after the other."""
+    with atomic_file(whole) as file:
+        for part in parts:
+            file.write(part.read_bytes())

@@ -17,9 +17,9 @@ from torch import Tensor
 from data_prep.bad_samples import BadLimit, Quarantine
 from data_prep.decoding import decoded_batches
 from data_prep.listed_sample import ListedSample
-from data_prep.shard_content import EncodedSample, ShardContent
 from ifvit.data.coco import CaptionedImage
 from ifvit.data.images import BadImageError
+from ifvit.data.shard_content import ShardContent, StoredSample
 from ifvit.data.shard_format import FLOAT, IDS, ShardFiles
 from ifvit.encoders.autoencoder import Autoencoder
 from ifvit.encoders.text_encoder import TextEncoder
@@ -79,8 +79,8 @@ class ShardWriter:
         write_atomically(files.index, index)
         mark = {
             "tar": files.tar.name,
-            "samples": len(content.columns["ids"]),
-            "prompts": sum(content.columns["num_prompts"]),
+            "samples": len(content.records),
+            "prompts": content.num_prompts,
             "size": files.tar.stat().st_size,
             "sha256": tar_sha256,
             "index_sha256": hashlib.sha256(index).hexdigest(),
@@ -120,7 +120,7 @@ class ShardWriter:
                         quarantine.add(sample, "not finite", "its encoding does not fit into float16")
             advance(len(listed))
 
-    def encoded(self, images: Sequence[CaptionedImage], pixels: Tensor) -> Iterator[EncodedSample]:
+    def encoded(self, images: Sequence[CaptionedImage], pixels: Tensor) -> Iterator[StoredSample]:
         moments = self.autoencoder.encode(pixels).half().cpu().numpy().astype(FLOAT)
         input_ids = self.text_encoder.tokenize([prompt for image in images for prompt in image.prompts])
         stored_ids = input_ids.numpy().astype(IDS)
@@ -129,7 +129,7 @@ class ShardWriter:
         for image, image_moments in zip(images, moments, strict=True):
             stop = start + len(image.prompts)
             image_embeds = None if embeds is None else embeds[start:stop].astype(FLOAT)
-            yield EncodedSample(image, image_moments, stored_ids[start:stop], image_embeds)
+            yield StoredSample(image.id, image.prompts, image_moments, stored_ids[start:stop], image_embeds)
             start = stop
 
 

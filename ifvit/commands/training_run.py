@@ -81,6 +81,7 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
                 ranks.rank,
                 ranks.world_size,
                 first_step=state.step,
+                pin_memory=device.type == "cuda",
             )
         )
         objective = Objective(

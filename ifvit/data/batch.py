@@ -35,13 +35,20 @@ class Batch:
         )
 
     def to(self, device: torch.device | str) -> "Batch":
-        """On `device`, moments and prompt_embeds in float32. The transfer is in float16: half the bytes."""
+        """On `device`, moments and prompt_embeds in float32. The transfer is in float16: half the bytes.
+
+        From pinned memory the transfer is only started.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=tensor.is_pinned())
+
         return Batch(
-            moments=self.moments.to(device).float(),
-            prompt_embeds=None if self.prompt_embeds is None else self.prompt_embeds.to(device).float(),
-            input_ids=None if self.input_ids is None else self.input_ids.to(device),
-            is_dropped=self.is_dropped.to(device),
-            sample_ids=self.sample_ids.to(device),
+            moments=moved(self.moments).float(),
+            prompt_embeds=None if self.prompt_embeds is None else moved(self.prompt_embeds).float(),
+            input_ids=None if self.input_ids is None else moved(self.input_ids),
+            is_dropped=moved(self.is_dropped),
+            sample_ids=moved(self.sample_ids),
         )
 
     def with_prompt_embeds(self, prompt_embeds: Tensor) -> "Batch":

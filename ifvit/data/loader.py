@@ -1,22 +1,23 @@
-"""This rank's rows of every global batch, read ahead by one thread."""
+"""This rank's rows of every global batch, read ahead by threads."""
 
 import itertools
 import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 import numpy as np
-import torch
 
 from ifvit.config.errors import UserError
 from ifvit.data.batch import Batch
+from ifvit.data.batch_buffers import BatchBuffers
 from ifvit.data.order import SampleOrder
 from ifvit.data.reader import SampleReader
-from ifvit.data.shard_format import FLOAT
 from ifvit.data.shard_set import ShardSet
 
-BATCHES_AHEAD = 2
+NUM_THREADS = 2  # reading and crc32 run outside the interpreter's lock
+BATCHES_AHEAD = 3
 
 
 class BatchLoader:
@@ -24,6 +25,8 @@ class BatchLoader:
 
     The global batch of step s is the range [s * G, (s + 1) * G) of global positions, G = global_batch_size; rank r of W
     takes its rows [r * G / W, (r + 1) * G / W). What stands there depends on (seed, position) alone.
+
+    A batch's moments and text are views of memory that is used again: they hold until the next batch is asked for.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
         first_step: int = 0,
+        pin_memory: bool = False,
+        checks_crc32: bool = True,
     ) -> None:
         if global_batch_size % world_size:
             raise UserError(
@@ -42,30 +47,41 @@ class BatchLoader:
             )
         self.shard_set = shard_set
         self.order = SampleOrder(shard_set.num_samples, seed)
-        self.reader = SampleReader(shard_set)
         self.global_batch_size = global_batch_size
         self.caption_dropout_prob = caption_dropout_prob
         self.rank = rank
         self.num_rows = global_batch_size // world_size
-        self.queue: queue.Queue[Batch | Exception] = queue.Queue(BATCHES_AHEAD)
-        self.closing = threading.Event()
+        self.readers: queue.SimpleQueue[SampleReader] = queue.SimpleQueue()
+        for _ in range(NUM_THREADS):
+            self.readers.put(SampleReader(shard_set, checks_crc32))
+        self.executor = ThreadPoolExecutor(NUM_THREADS, "batch loader")
+        self.steps = itertools.count(first_step)
+        self.ahead: deque[tuple[Future[Batch], BatchBuffers]] = deque()
+        self.in_use: BatchBuffers | None = None  # those of the batch handed out last
         self.error: Exception | None = None
-        self.thread = threading.Thread(target=self.read_ahead, args=(first_step,), name="batch loader", daemon=True)
-        self.thread.start()
+        self.is_closed = False
+        for _ in range(BATCHES_AHEAD):
+            self.read_ahead(BatchBuffers(shard_set, self.num_rows, pin_memory))
+        self.in_use = BatchBuffers(shard_set, self.num_rows, pin_memory)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        """The next batch. Raises what the reading thread met, also when asked again."""
-        if self.closing.is_set():
+        """The next batch. Raises what reading it met, also when asked again."""
+        if self.is_closed:
             raise StopIteration
-        if self.error is None:
-            item = self.queue.get()
-            if isinstance(item, Batch):
-                return item
-            self.error = item
-        raise self.error
+        if self.error is not None:
+            raise self.error
+        assert self.in_use is not None
+        self.in_use.give_back()
+        self.read_ahead(self.in_use)
+        future, self.in_use = self.ahead.popleft()
+        try:
+            return future.result()
+        except Exception as error:
+            self.error = error
+            raise
 
     def __enter__(self) -> "BatchLoader":
         return self
@@ -76,48 +92,33 @@ class BatchLoader:
         self.close()
 
     def close(self) -> None:
-        """End the thread and close the shards."""
-        self.closing.set()
-        self.thread.join()
-        self.reader.close()
+        """End the threads and close the shards."""
+        self.is_closed = True
+        self.executor.shutdown(cancel_futures=True)
+        while not self.readers.empty():
+            self.readers.get().close()
 
-    def read_ahead(self, first_step: int) -> None:
-        item: Batch | Exception
-        for step in itertools.count(first_step):
-            try:
-                item = self.read_batch(step)
-            except Exception as error:  # handed to the consumer, whose thread can act on it
-                item = error
-            while not self.closing.is_set():
-                try:
-                    self.queue.put(item, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if self.closing.is_set() or isinstance(item, Exception):
-                return
+    def read_ahead(self, buffers: BatchBuffers) -> None:
+        self.ahead.append((self.executor.submit(self.read_batch, next(self.steps), buffers), buffers))
 
-    def read_batch(self, step: int) -> Batch:
-        """This rank's rows of the global batch of `step`."""
+    def read_batch(self, step: int, buffers: BatchBuffers) -> Batch:
+        """This rank's rows of the global batch of `step`, in `buffers`."""
         first = step * self.global_batch_size + self.rank * self.num_rows
         positions = np.arange(first, first + self.num_rows, dtype=np.int64)
         samples = self.order.samples(positions)
-        captions = self.order.caption_choices(positions, samples, self.shard_set.table.num_prompts[samples])
-        shapes = self.shard_set.shapes
-        moments = np.empty((self.num_rows, *shapes.moments), FLOAT)
+        records = self.shard_set.samples.records(samples)
+        captions = self.order.caption_choices(positions, samples, records["num_prompts"])
+        buffers.wait_until_free()
+        reader = self.readers.get()
+        try:
+            reader.read(samples, captions, buffers.moments, buffers.text)
+        finally:
+            self.readers.put(reader)
         has_embeddings = self.shard_set.has_embeddings
-        prompt_embeds = np.empty((self.num_rows, *shapes.prompt_embeds), FLOAT) if has_embeddings else None
-        input_ids = None if has_embeddings else np.empty((self.num_rows, shapes.num_text_tokens), np.int64)
-        for row, (sample, caption) in enumerate(zip(samples.tolist(), captions.tolist(), strict=True)):
-            self.reader.read_moments(sample, moments[row])
-            if prompt_embeds is not None:
-                self.reader.read_prompt_embeds(sample, caption, prompt_embeds[row])
-            if input_ids is not None:
-                input_ids[row] = self.reader.read_input_ids(sample)[caption]
         return Batch(
-            moments=torch.from_numpy(moments),
-            prompt_embeds=None if prompt_embeds is None else torch.from_numpy(prompt_embeds),
-            input_ids=None if input_ids is None else torch.from_numpy(input_ids),
-            is_dropped=torch.from_numpy(self.order.is_dropped(positions, samples, self.caption_dropout_prob)),
-            sample_ids=torch.from_numpy(self.shard_set.table.ids[samples]),
+            moments=buffers.moments_tensor,
+            prompt_embeds=buffers.text_tensor if has_embeddings else None,
+            input_ids=None if has_embeddings else buffers.tensor(buffers.text.astype(np.int64)),
+            is_dropped=buffers.tensor(self.order.is_dropped(positions, samples, self.caption_dropout_prob)),
+            sample_ids=buffers.tensor(records["id"].astype(np.int64)),
         )

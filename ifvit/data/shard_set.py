@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,28 @@ import torch
 from torch import Tensor
 
 from ifvit.config.errors import UserError
-from ifvit.data.shard_format import FLOAT, FORMAT_VERSION, INDEX_FILE, NULL_FILE, SampleShapes, npy_header
-from ifvit.data.shard_table import MAKE_AGAIN, SampleTable, joined, read_shard_table, verified_bytes
+from ifvit.data.sample_index import SampleIndex
+from ifvit.data.shard_format import (
+    FLOAT,
+    FORMAT_VERSION,
+    INDEX_FILE,
+    MAKE_AGAIN,
+    NULL_FILE,
+    SAMPLES_FILE,
+    SampleShapes,
+    npy_header,
+)
 
 
 class ShardSet:
     """The shards of one split. `open` checks that the files are there and belong together; reading checks members."""
 
-    def __init__(self, folder: Path, index: dict[str, Any], table: SampleTable, null_prompt_embeds: Tensor) -> None:
+    def __init__(self, folder: Path, index: dict[str, Any], samples: SampleIndex, null_prompt_embeds: Tensor) -> None:
         self.folder = folder
         self.index = index
-        self.table = table
+        self.samples = samples
         self.null_prompt_embeds = null_prompt_embeds  # (T, X) float32: the encoding of ""
-        self.num_samples = len(table.ids)
+        self.num_samples = samples.num_samples
         self.shapes = SampleShapes(**index["shapes"])
         self.split: str = index["split"]
         self.text_storage: str = index["text_storage"]
@@ -47,10 +58,10 @@ class ShardSet:
         folder = Path(folder)
         index = read_index(folder / INDEX_FILE)
         try:
-            check_listing(folder, [shard["tar"] for shard in index["shards"]])
-            tables = [read_shard_table(folder, number, shard) for number, shard in enumerate(index["shards"])]
+            check_listing(folder, index["shards"])
+            samples = SampleIndex(folder / SAMPLES_FILE, index["shards"], index["text_storage"] == "embeddings")
             null_prompt_embeds = read_null_prompt_embeds(folder / NULL_FILE, index)
-            return cls(folder, index, joined(tables), null_prompt_embeds)
+            return cls(folder, index, samples, null_prompt_embeds)
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder / INDEX_FILE}: is damaged ({error}); delete it and {MAKE_AGAIN}") from error
 
@@ -73,16 +84,29 @@ def read_index(path: Path) -> dict[str, Any]:
     return index
 
 
-def check_listing(folder: Path, listed: list[str]) -> None:
-    found = {path.name for path in folder.glob("*.tar")}
-    if missing := sorted(set(listed) - found):
+def check_listing(folder: Path, shards: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UserError where a shard is missing, too much, or of another size."""
+    listed = {shard["tar"]: shard for shard in shards}
+    found = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(".tar")}
+    if missing := sorted(listed.keys() - found.keys()):
         raise UserError(f"{folder / missing[0]}: shard is missing ({len(missing)} in all); {MAKE_AGAIN}")
-    if extra := sorted(found - set(listed)):
+    if extra := sorted(found.keys() - listed.keys()):
         raise UserError(f"{folder / extra[0]}: is not one of the shards that {INDEX_FILE} lists; move it away")
+    if cut := sorted(name for name, size in found.items() if size != listed[name]["size"]):
+        name, shard = cut[0], listed[cut[0]]
+        raise UserError(
+            f"{folder / name}: has {found[name]} bytes instead of {shard['size']}, so not all of its "
+            f"{shard['samples']} samples can be there; delete it and {MAKE_AGAIN}"
+        )
 
 
 def read_null_prompt_embeds(path: Path, index: dict[str, Any]) -> Tensor:
     shape = SampleShapes(**index["shapes"]).prompt_embeds
-    content = verified_bytes(path, index["null_prompt_embeds_sha256"])
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {MAKE_AGAIN}") from error
+    if hashlib.sha256(content).hexdigest() != index["null_prompt_embeds_sha256"]:
+        raise UserError(f"{path}: is damaged or of other shards (its sha256 differs); delete it and {MAKE_AGAIN}")
     values = np.frombuffer(content.removeprefix(npy_header(FLOAT, shape)), FLOAT).reshape(shape)
     return torch.from_numpy(values.astype(np.float32))

@@ -1,7 +1,11 @@
 """Small files that are either whole or absent, whatever happens to the process that writes them."""
 
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ifvit.config.errors import UserError
 
@@ -23,10 +27,18 @@ def make_readable(path: Path) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path`: a reader, also after a crash, sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that is at `path` once all of it is on the disk; after an error nothing has changed there."""
+    # Processes of several machines may write into one folder.
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}.{socket.gethostname()}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -23,6 +23,7 @@ from ifvit.data.shard_format import FLOAT
 from ifvit.data.shard_set import ShardSet
 from tests.drawn_coco import draw_coco, draw_image, edit_annotations, tiny_recipe, tiny_values
 from tests.made_tars import make_tar
+from tests.stored_samples import stored_ids
 
 
 def samples_of(folder: Path) -> list[dict]:
@@ -170,7 +171,7 @@ def test_each_caption_has_its_ids_with_start_and_end(made: Path, good: dict[str,
     inside = good["good"]["input_ids.npy"][4]
     first_end = np.flatnonzero(inside == inside.max())[0]
     assert (inside[first_end:] == inside.max()).all()  # nothing follows the end but padding
-    assert len(ShardSet.open(made / "train").table.ids) == len(good)
+    assert ShardSet.open(made / "train").num_samples == len(good)
 
 
 def test_too_many_bad_samples_stop_it_before_the_first_mark(faulty: Path, tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_too_many_bad_samples_stop_it_before_the_first_mark(faulty: Path, tmp_pa
     assert not list(tmp_path.glob("train/shard-*.json"))
     assert not list(tmp_path.glob("train/index.json"))
     make_shards(recipe_of("image_folder", faulty, tmp_path, "data.max_bad_share=0.5", "data.samples_per_shard=100"))
-    assert len(ShardSet.open(tmp_path / "train").table.ids) == 12
+    assert ShardSet.open(tmp_path / "train").num_samples == 12
 
 
 def test_too_many_bad_captions_stop_it_before_the_encoders_load(faulty: Path, tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_a_quarantined_sample_moves_no_other(tmp_path: Path) -> None:
     assert tars[0] == tars[1]
     keys = [sample["__key__"] for sample in samples_of(tmp_path / "bad" / "train")]
     assert keys == [f"{7 + 3 * number:012d}" for number in range(10) if number != 2]
-    assert ShardSet.open(tmp_path / "bad" / "train").table.ids.tolist() == [int(key) for key in keys]
+    assert stored_ids(ShardSet.open(tmp_path / "bad" / "train")) == [int(key) for key in keys]
 
 
 def test_a_shard_may_be_empty(tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_a_shard_may_be_empty(tmp_path: Path) -> None:
     for number in range(4, 8):
         (coco / "train2014" / f"COCO_train2014_{7 + 3 * number:012d}.jpg").unlink()
     make_shards(tiny_recipe(coco, tmp_path / "out", "data.max_bad_share=0.5"))
-    assert ShardSet.open(tmp_path / "out" / "train").table.ids.tolist() == [7, 10, 13, 16, 31, 34]
+    assert stored_ids(ShardSet.open(tmp_path / "out" / "train")) == [7, 10, 13, 16, 31, 34]
     for path in (coco / "train2014").iterdir():
         path.unlink()
     with pytest.raises(UserError, match=r"none of the 10 samples can be used: 10 missing file"):

@@ -32,6 +32,7 @@ from ifvit.encoders.random_weights import random_autoencoder_folder
 from ifvit.encoders.text_encoder import TextEncoder
 from tests.drawn_coco import draw_coco, edit_annotations, tiny_recipe, tiny_values
 from tests.shard_folders import contents
+from tests.stored_samples import stored_ids
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +146,8 @@ def truncate(path: Path) -> None:
         ("shard-000001.tar", Path.unlink),
         ("shard-000001.tar", truncate),
         ("shard-000001.json", Path.unlink),
-        ("shard-000001.index.safetensors", Path.unlink),
-        ("shard-000001.index.safetensors", truncate),
+        ("shard-000001.index", Path.unlink),
+        ("shard-000001.index", truncate),
         ("index.json", Path.unlink),
         ("null_prompt_embeds.npy", truncate),
     ],
@@ -174,7 +175,7 @@ def test_a_start_after_an_interruption_goes_on(coco: Path, made: Path, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         make_shards(tiny_recipe(coco, tmp_path))
     names = {path.name for path in (tmp_path / "train").glob("[!.]*")}
-    assert names == {"listing", "shard-000000.tar", "shard-000000.json", "shard-000000.index.safetensors"}
+    assert names == {"listing", "shard-000000.tar", "shard-000000.json", "shard-000000.index"}
     with pytest.raises(UserError, match="holds no finished shards"):
         ShardSet.open(tmp_path / "train")
     monkeypatch.undo()
@@ -252,11 +253,11 @@ def test_of_changed_captions_only_the_shards_that_have_them_are_made_again(own_c
     make_shards(tiny_recipe(own_coco, own))
     after = contents(own / "train")
     assert {name for name in before if name.startswith("shard-") and before[name] != after[name]} == {
-        "shard-000002.tar", "shard-000002.json", "shard-000002.index.safetensors",
+        "shard-000002.tar", "shard-000002.json", "shard-000002.index",
     }  # fmt: skip
     captions = [prompt for sample in samples_of(own / "train") for prompt in sample["prompts.json"]]
     assert captions.count("Something else.") == 1
-    assert len(ShardSet.open(own / "train").table.ids) == 10
+    assert ShardSet.open(own / "train").num_samples == 10
 
 
 def test_training_refuses_shards_of_another_autoencoder_or_scale(coco: Path, made: Path, tmp_path: Path) -> None:
@@ -384,7 +385,7 @@ def test_real_images_and_encoders_from_a_shell(test_data: Path, repository: Path
     assert shard_set.measured_scaling_factor == pytest.approx(0.575, rel=0.05)  # the data's README, on another split
     assert shard_set.text_encoder_identity["random"]
     listing = json.loads((test_data / "coco_mini" / "annotations" / "captions_val2014.json").read_text())
-    assert shard_set.table.ids.tolist() == sorted(image["id"] for image in listing["images"])
+    assert stored_ids(shard_set) == sorted(image["id"] for image in listing["images"])
     reconstruct_first(shard_set, test_data)
 
 

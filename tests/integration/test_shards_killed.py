@@ -18,6 +18,7 @@ from ifvit.config.schema import Recipe
 from ifvit.data.shard_set import ShardSet
 from tests.drawn_coco import draw_coco, tiny_recipe, tiny_values
 from tests.shard_folders import contents
+from tests.stored_samples import stored_ids
 
 NUM_IMAGES, SAMPLES_PER_SHARD, NUM_SHARDS = 200, 8, 25
 
@@ -41,7 +42,7 @@ def undisturbed(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
     started = time.monotonic()
     make_shards(recipe_for(coco, root))
     seconds = time.monotonic() - started
-    ids = ShardSet.open(root / "train").table.ids.tolist()
+    ids = stored_ids(ShardSet.open(root / "train"))
     assert ids == [7 + 3 * number for number in range(NUM_IMAGES) if number != 3]
     return contents(root / "train"), seconds
 

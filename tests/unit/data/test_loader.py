@@ -1,8 +1,11 @@
 """ifvit/data/loader.py, batch.py, online_text.py"""
 
+import io
 import itertools
 import shutil
+import tarfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +16,21 @@ from ifvit.config.errors import UserError
 from ifvit.data.batch import Batch
 from ifvit.data.loader import BatchLoader
 from ifvit.data.online_text import with_prompt_embeds
-from ifvit.data.reader import SampleReader
 from ifvit.data.shard_set import ShardSet
 from ifvit.encoders.text_encoder import TextEncoder
+from tests.stored_samples import num_open_files, stored_ids, stored_records
 
 SEED, DROPOUT = 1234, 0.3
 
 
 def batches(shard_set: ShardSet, count: int, global_batch_size: int = 8, **place: int) -> list[Batch]:
     with BatchLoader(shard_set, SEED, global_batch_size, DROPOUT, **place) as loader:
-        return list(itertools.islice(loader, count))
+        return [copied(batch) for batch in itertools.islice(loader, count)]
+
+
+def copied(batch: Batch) -> Batch:
+    """As it is now: its memory is used again."""
+    return Batch(**{name: None if value is None else value.clone() for name, value in vars(batch).items()})
 
 
 def assert_equal(left: Batch, right: Batch) -> None:
@@ -59,27 +67,41 @@ def test_rows_do_not_depend_on_the_batch_size(shard_set: ShardSet) -> None:
 def test_each_sample_once_per_epoch_though_batches_straddle_epochs(shard_set: ShardSet) -> None:
     ids = stacked(batches(shard_set, 10, 4)).sample_ids.reshape(4, 10)  # 10 samples an epoch
     for epoch in ids:
-        assert epoch.sort().values.tolist() == shard_set.table.ids.tolist()
+        assert epoch.sort().values.tolist() == stored_ids(shard_set)
     assert not torch.equal(ids[0], ids[1])
 
 
 def test_a_row_holds_one_of_its_own_image_s_captions(shard_set: ShardSet) -> None:
-    reader = SampleReader(shard_set)
+    stored = {}
+    for path in shard_set.folder.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            stored |= {
+                member.name: np.load(io.BytesIO(tar.extractfile(member).read()))
+                for member in tar
+                if ".npy" in member.name
+            }
+    records = {record["id"]: record["num_prompts"] for record in stored_records(shard_set)}
     seen = set()
     for batch in batches(shard_set, 30):
-        for row in range(8):
-            sample = shard_set.table.ids.tolist().index(int(batch.sample_ids[row]))
-            moments = np.empty(shard_set.shapes.moments, np.float16)
-            reader.read_moments(sample, moments)
-            assert np.array_equal(batch.moments[row].numpy(), moments)
-            captions = np.empty((shard_set.table.num_prompts[sample], *shard_set.shapes.prompt_embeds), np.float16)
-            for caption in range(len(captions)):
-                reader.read_prompt_embeds(sample, caption, captions[caption])
-            matches = [c for c in range(len(captions)) if np.array_equal(captions[c], batch.prompt_embeds[row].numpy())]
+        for id_, moments, embeds in zip(batch.sample_ids.tolist(), batch.moments, batch.prompt_embeds, strict=True):
+            assert np.array_equal(moments.numpy(), stored[f"{id_:012d}.latents.npy"])
+            captions = [stored[f"{id_:012d}.prompt_embeds.{caption}.npy"] for caption in range(records[id_])]
+            matches = [caption for caption, own in enumerate(captions) if np.array_equal(own, embeds.numpy())]
             assert matches
-            seen.add((sample, matches[0]))
-    assert len(seen) == shard_set.table.num_prompts.sum()  # and in time every one of them
-    reader.close()
+            seen.add((id_, matches[0]))
+    assert len(seen) == sum(records.values())  # and in time every one of them
+
+
+def test_a_batch_holds_until_the_next_is_asked_for(shard_set: ShardSet) -> None:
+    expected = batches(shard_set, 20)
+    with BatchLoader(shard_set, SEED, 8, DROPOUT) as loader:
+        memory = set()
+        for own in expected:
+            batch = next(loader)
+            time.sleep(0.01)  # the threads read on
+            assert_equal(batch, own)
+            memory.add(batch.moments.data_ptr())
+    assert len(memory) <= 5  # and no more memory is taken than for a few batches
 
 
 def test_dropped_rows_keep_their_caption(shard_set: ShardSet) -> None:
@@ -107,12 +129,12 @@ def test_damage_reaches_the_consumer_and_stays(shards_root: Path, tmp_path: Path
                 next(loader)
 
 
-def test_close_ends_the_thread_also_when_nobody_takes_its_batches(shard_set: ShardSet) -> None:
+def test_close_ends_the_threads_also_when_nobody_takes_their_batches(shard_set: ShardSet) -> None:
+    before = set(threading.enumerate()), num_open_files()
     loader = BatchLoader(shard_set, SEED, 8, DROPOUT)
     next(loader)
     loader.close()
-    assert not loader.thread.is_alive()
-    assert loader.thread not in threading.enumerate()
+    assert (set(threading.enumerate()), num_open_files()) == before
     assert list(loader) == []
 
 

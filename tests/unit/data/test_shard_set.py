@@ -1,15 +1,17 @@
-"""ifvit/data/shard_set.py and shard_table.py"""
+"""ifvit/data/shard_set.py and sample_index.py"""
 
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ifvit.config.errors import UserError
 from ifvit.data.shard_set import ShardSet
 from ifvit.encoders.text_encoder import TextEncoder
+from tests.stored_samples import stored_ids, stored_records
 
 
 @pytest.fixture
@@ -19,9 +21,9 @@ def own_shards(shards_root: Path, tmp_path: Path) -> Path:
 
 def test_counts_and_identities(shard_set: ShardSet) -> None:
     assert shard_set.num_samples == 10
-    assert shard_set.table.ids.tolist() == [7 + 3 * number for number in range(10)]
-    assert shard_set.table.shards.tolist() == [0] * 4 + [1] * 4 + [2] * 2
-    assert shard_set.table.num_prompts.tolist() == [1 + number % 3 for number in range(10)]
+    assert stored_ids(shard_set) == [7 + 3 * number for number in range(10)]
+    assert shard_set.samples.shards_of(np.arange(10)).tolist() == [0] * 4 + [1] * 4 + [2] * 2
+    assert stored_records(shard_set)["num_prompts"].tolist() == [1 + number % 3 for number in range(10)]
     assert shard_set.shapes.moments == (8, 4, 4)
     assert shard_set.shapes.prompt_embeds == (12, 64)
     assert shard_set.text_encoder_identity["random"]
@@ -59,8 +61,9 @@ def flip(path: Path) -> None:
         ("shard-000001.tar", unlink, r"shard-000001\.tar: shard is missing"),
         ("shard-000001.tar", truncate, r"shard-000001\.tar: has \d+ bytes instead of \d+, so not all of its 4 samples"),
         ("shard-000001.tar", lambda path: path.write_bytes(b""), r"shard-000001\.tar: has 0 bytes"),
-        ("shard-000001.index.safetensors", flip, r"index\.safetensors: is damaged"),
-        ("shard-000001.index.safetensors", unlink, r"index\.safetensors: cannot be read"),
+        ("samples.index", flip, r"samples\.index: the part of shard 1 is damaged"),
+        ("samples.index", unlink, r"samples\.index: cannot be read"),
+        ("samples.index", truncate, r"samples\.index: has [\d,]+ bytes instead of [\d,]+"),
         ("null_prompt_embeds.npy", flip, r"null_prompt_embeds\.npy: is damaged"),
         ("index.json", lambda path: path.write_text("{"), r"index\.json: cannot be read"),
         ("index.json", lambda path: path.write_text("[]"), r"index\.json: has shard format None"),
@@ -69,7 +72,7 @@ def flip(path: Path) -> None:
 def test_what_is_missing_or_damaged_is_named(own_shards: Path, name: str, damage, message: str) -> None:
     damage(own_shards / name)
     with pytest.raises(UserError, match=message):
-        ShardSet.open(own_shards)
+        stored_ids(ShardSet.open(own_shards))
 
 
 def test_a_shard_too_many_is_refused(own_shards: Path) -> None:
@@ -78,17 +81,15 @@ def test_a_shard_too_many_is_refused(own_shards: Path) -> None:
         ShardSet.open(own_shards)
 
 
-def test_swapped_shards_are_found(own_shards: Path) -> None:
-    first, second = own_shards / "shard-000000.index.safetensors", own_shards / "shard-000001.index.safetensors"
-    content = first.read_bytes()
-    first.write_bytes(second.read_bytes())
-    second.write_bytes(content)
-    with pytest.raises(UserError, match=r"shard-000000\.index\.safetensors: is damaged or of other shards"):
-        ShardSet.open(own_shards)
+def test_swapped_parts_of_the_index_are_found(own_shards: Path) -> None:
+    parts = [own_shards / f"shard-{number:06d}.index" for number in (1, 0, 2)]
+    (own_shards / "samples.index").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(UserError, match=r"samples\.index: "):
+        stored_ids(ShardSet.open(own_shards))
 
 
 def test_another_format_version_is_refused(own_shards: Path) -> None:
     index = json.loads((own_shards / "index.json").read_text())
-    (own_shards / "index.json").write_text(json.dumps(index | {"format_version": 2}))
-    with pytest.raises(UserError, match="has shard format 2, this program reads 1"):
+    (own_shards / "index.json").write_text(json.dumps(index | {"format_version": 3}))
+    with pytest.raises(UserError, match="has shard format 3, this program reads 2"):
         ShardSet.open(own_shards)

@@ -83,7 +83,7 @@ def finish(listing: Listing, number: int, samples_per_shard: int = 4) -> None:
     """What a finished shard leaves, as far as the listing looks at it."""
     folder = listing.folder.parent
     (folder / f"shard-{number:06d}.tar").write_bytes(b"")
-    (folder / f"shard-{number:06d}.index.safetensors").write_bytes(b"")
+    (folder / f"shard-{number:06d}.index").write_bytes(b"")
     mark = {
         "size": 0,
         "index_sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",

@@ -1,9 +1,9 @@
-"""data_prep/shard_content.py"""
+"""ifvit/data/shard_content.py"""
 
 import numpy as np
 import pytest
 
-from data_prep.shard_content import latent_sums, measured_scaling_factor
+from ifvit.data.shard_content import latent_sums, measured_scaling_factor
 
 
 def test_the_measured_scale_brings_sampled_latents_to_unit_variance() -> None:
