@@ -7,6 +7,7 @@ from data_prep.array_task import ArrayTask
 from data_prep.bad_samples import check_share
 from data_prep.listing import Listing
 from data_prep.shard_folder import finished_mark
+from ifvit.config.errors import UserError
 from ifvit.config.schema import Recipe
 from ifvit.data.shard_format import ShardFiles
 
@@ -44,4 +45,10 @@ class ShardJob:
 
 
 def shards_folder(recipe: Recipe) -> Path:
-    return Path(recipe.data.shards_root) / recipe.data.split
+    """Where the shards of `recipe` are made. Raises UserError where that is no place on this machine."""
+    root = recipe.data.shards_root
+    if root is None:
+        raise UserError("data.shards_root: is missing: a data.mixture is made of sets with recipes of their own")
+    if "://" in root:
+        raise UserError(f"data.shards_root: is {root}; make shards in a local folder and copy it there")
+    return Path(root) / recipe.data.split

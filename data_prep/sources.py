@@ -9,6 +9,7 @@ from data_prep.coco_source import CocoSource
 from data_prep.folder_source import FolderSource
 from data_prep.listed_sample import ListedSample
 from data_prep.tar_source import TarSource
+from ifvit.config.errors import UserError
 from ifvit.config.schema import DataConfig
 
 
@@ -35,5 +36,9 @@ def source_of(data: DataConfig) -> Source:
         return CocoSource(data.coco_root, data.split)
     if data.image_folder is not None:
         return FolderSource(data.image_folder)
-    assert data.image_tars is not None, "a recipe has one source"
-    return TarSource(data.image_tars)
+    if data.image_tars is not None:
+        return TarSource(data.image_tars)
+    raise UserError(
+        "data.coco_root: is missing: write it in the recipe or give it with --set data.coco_root=... (or give "
+        "data.image_folder or data.image_tars instead)"
+    )

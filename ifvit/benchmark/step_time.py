@@ -89,6 +89,7 @@ def synthetic_batch(shape: ModelConfig, batch_size: int, device: torch.device) -
         input_ids=None,
         is_dropped=torch.zeros(batch_size, dtype=torch.bool, device=device),
         sample_ids=torch.arange(batch_size, device=device),
+        global_rows=torch.arange(batch_size, device=device),
     )
 
 

@@ -1,76 +1,22 @@
-"""Measure training steps of one or more recipes, in float32 on synthetic batches, interleaved in one process.
-
-Recipes take turns, a window of steps each. Printed are the median window of each with its spread, and the median over
-the rounds of the ratio to the first recipe. The machine should do nothing else meanwhile.
-"""
+"""Measure training steps, or reading batches, on an otherwise idle machine."""
 
 import argparse
-import json
-import sys
+import importlib
 
-from ifvit.config.arguments import add_set_argument
-from ifvit.config.errors import UserError
-from ifvit.config.loading import load_recipe
-
-UNRELIABLE_SPREAD = 0.5
+BENCHMARKS = {
+    "step": ("step_benchmark", "a training step of one or more recipes"),
+    "loader": ("loader_benchmark", "reading a recipe's shards as training does, and with plain webdataset"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["step"], help="step: forward, backward and AdamW")
-    parser.add_argument("recipes", metavar="RECIPE", nargs="+", help="recipe files; the first is the one compared with")
-    add_set_argument(parser, "give a field of all recipes another value; may be repeated")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="default: 4")
-    parser.add_argument("--windows", type=int, default=7, metavar="N", help="measured windows of each; default: 7")
-    parser.add_argument("--steps", type=int, default=3, metavar="N", help="steps in a window; default: 3")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    choices = parser.add_subparsers(dest="benchmark", metavar="WHAT", required=True)
+    for name, (module_name, text) in BENCHMARKS.items():
+        module = importlib.import_module(f"ifvit.commands.{module_name}")
+        chosen = choices.add_parser(name, help=text, description=module.__doc__)
+        module.add_arguments(chosen)
+        chosen.set_defaults(run_benchmark=module.run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    for name in ("batch_size", "windows", "steps"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')}: is {getattr(arguments, name)}, must be at least 1")
-    recipes = [load_recipe(path, arguments.overrides) for path in arguments.recipes]
-    backends = {recipe.runtime.attention_backend for recipe in recipes}
-    if len(backends) > 1:
-        raise UserError(f"runtime.attention_backend: is {', '.join(sorted(backends))}; give one for all with --set")
-    import torch
-
-    from ifvit.benchmark.step_time import measure_steps
-    from ifvit.model.attention import set_attention_backend
-    from ifvit.runtime.distributed import Ranks, training_device
-    from ifvit.runtime.environment import cpu_model, gpu_names
-    from ifvit.runtime.progress import Progress
-
-    device = training_device(Ranks())
-    backend = set_attention_backend(recipes[0].runtime.attention_backend, device)
-    with Progress(len(recipes) * (arguments.windows + 1), "measuring", unit="window") as progress:
-        times = measure_steps(
-            recipes, arguments.batch_size, arguments.windows, arguments.steps, device, progress.advance
-        )
-    machine = gpu_names()[0] if device.type == "cuda" else f"{cpu_model()}, {torch.get_num_threads()} threads"
-    report = {
-        "machine": machine,
-        "torch": torch.__version__,
-        "attention_backend": backend,
-        "batch_size": arguments.batch_size,
-        "steps": [
-            {
-                "recipe": step_time.name,
-                "seconds_per_step": step_time.seconds_per_step,
-                "spread": step_time.spread,
-                "ratio_to_first": step_time.ratio_to(times[0]),
-            }
-            for step_time in times
-        ],
-    }
-    if max(step_time.spread for step_time in times) > UNRELIABLE_SPREAD:
-        print("warning: the windows differ by more than half: the machine was busy, do not use these", file=sys.stderr)
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-        return
-    print(f"{machine}, torch {torch.__version__}, attention: {backend}, batch {arguments.batch_size}, fp32")
-    for row, step_time in zip(report["steps"], times, strict=True):
-        print(
-            f"  {step_time.name:32} {step_time.seconds_per_step:8.3f} s/step   spread {step_time.spread:5.1%}   "
-            f"x {row['ratio_to_first']:.3f}"
-        )
+    arguments.run_benchmark(arguments)

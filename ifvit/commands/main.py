@@ -17,7 +17,7 @@ VERBS = {
     "compare": "one table and one figure of evaluated runs",
     "export": "write a run's averaged weights as a model folder",
     "import-weights": "turn public U-ViT weights into a model folder",
-    "bench": "measure training steps",
+    "bench": "measure training steps, or reading batches",
 }
 
 

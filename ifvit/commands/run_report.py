@@ -10,7 +10,7 @@ import torch
 
 from ifvit.config.loading import leaves
 from ifvit.config.schema import Recipe
-from ifvit.data.shard_set import ShardSet
+from ifvit.data.training_data import TrainingData
 from ifvit.encoders.loading import Encoders
 from ifvit.model.flops import count_flops
 from ifvit.runtime.distributed import Ranks
@@ -29,7 +29,7 @@ class RunReport:
         self,
         recipe: Recipe,
         directory: RunDirectory,
-        shards: ShardSet,
+        data: TrainingData,
         encoders: Encoders,
         state: TrainState,
         ranks: Ranks,
@@ -45,7 +45,7 @@ class RunReport:
             ranks.world_size,
             attention_backend,
             {"autoencoder": encoders.autoencoder.identity, "text_encoder": encoders.text_encoder.identity},
-            shards.digest,
+            data.digest,
             encoders_notice=encoders.notice,
             first_step=state.step,
             **counted,

@@ -13,8 +13,7 @@ from ifvit.config.errors import UserError
 from ifvit.config.schema import Recipe
 from ifvit.data.loader import BatchLoader
 from ifvit.data.online_text import with_prompt_embeds
-from ifvit.data.shard_check import check_shards
-from ifvit.data.shard_set import ShardSet
+from ifvit.data.training_data import TrainingData, open_training_data
 from ifvit.diffusion.objective import Objective
 from ifvit.diffusion.schedule import NoiseSchedule
 from ifvit.encoders.loading import Encoders, load_encoders
@@ -43,17 +42,18 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
     """Start or continue the run of `recipe` on these ranks; the exit code. The process group must exist."""
     with agreed_errors(ranks):
         num_micro_batches(recipe.train, ranks.world_size)
-        shards = ShardSet.open(Path(recipe.data.shards_root) / recipe.data.split)
+        data = open_training_data(recipe.data)
         encoders = load_encoders(recipe, device)
-        check_shards(recipe, shards, encoders.autoencoder.identity, encoders.text_encoder.identity)
+        data.check(recipe, encoders.autoencoder.identity, encoders.text_encoder.identity)
         check_initial_weights(recipe)
-        recipe = with_scaling_factor(recipe, shards.scaling_factor)
+        scaling_factor = data.scaling_factor(recipe.encoders.scaling_factor)
+        recipe = with_scaling_factor(recipe, scaling_factor)
     backend = shared_attention_backend(recipe, ranks, device)
     with agreed_errors(ranks):  # only now, so that no mistake above leaves a run behind
         directory = RunDirectory(Path(recipe.runtime.runs_root) / recipe.name)
         if ranks.rank == 0:
             directory, _ = open_run(recipe)  # holds the lock from here on
-            check_same_shards(directory, shards)
+            check_same_shards(directory, data)
     checkpoint = shared_checkpoint(directory, ranks)
     with agreed_errors(ranks):
         model = initial_model(recipe, checkpoint).to(device)
@@ -68,13 +68,13 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
         return 0
     with agreed_errors(ranks):
         is_first = ranks.rank == 0
-        report = RunReport(recipe, directory, shards, encoders, state, ranks, device, backend) if is_first else None
+        report = RunReport(recipe, directory, data, encoders, state, ranks, device, backend) if is_first else None
     with ExitStack() as stack:
         if report:
             stack.enter_context(report)
         loader = stack.enter_context(
             BatchLoader(
-                shards,
+                data,
                 recipe.seed,
                 recipe.train.global_batch_size,
                 recipe.train.caption_dropout_prob,
@@ -86,14 +86,13 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
         )
         objective = Objective(
             NoiseSchedule(recipe.diffusion, device),
-            shards.scaling_factor,
-            shards.null_prompt_embeds.to(device),
+            scaling_factor,
+            data.null_prompt_embeds.to(device),
             seed=recipe.seed,
             global_batch_size=recipe.train.global_batch_size,
-            first_row=ranks.rank * recipe.train.global_batch_size // ranks.world_size,
         )
         batches = (with_prompt_embeds(batch.to(device), encoders.text_encoder) for batch in loader)
-        hooks = make_hooks(recipe, directory, shards, encoders, engine, ema, ranks, device, report)
+        hooks = make_hooks(recipe, directory, data, encoders, engine, ema, ranks, device, report)
         train(state, engine, objective, batches, ema, hooks, recipe.train, recipe.optimizer)
     return 0 if state.step >= recipe.train.max_steps else INTERRUPTED_EXIT_CODE
 
@@ -101,7 +100,7 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
 def make_hooks(
     recipe: Recipe,
     directory: RunDirectory,
-    shards: ShardSet,
+    data: TrainingData,
     encoders: Encoders,
     engine: DeepSpeedEngine,
     ema: Ema,
@@ -123,8 +122,8 @@ def make_hooks(
             preview_model,
             encoders.autoencoder,
             encoders.text_encoder.encode_prompts,
-            shards.null_prompt_embeds,
-            shards.scaling_factor,
+            data.null_prompt_embeds,
+            data.scaling_factor(recipe.encoders.scaling_factor),
             recipe.model,
             recipe.diffusion,
             recipe.sampling,
@@ -149,12 +148,12 @@ def check_initial_weights(recipe: Recipe) -> None:
         model_folder.check_same_model(there, recipe.model, f"train.init_from: {folder}")
 
 
-def check_same_shards(directory: RunDirectory, shards: ShardSet) -> None:
+def check_same_shards(directory: RunDirectory, data: TrainingData) -> None:
     """Raises UserError where the run was trained on shards of other content: their order and captions would change."""
     attempt = last_attempt(directory.environment_file)
-    if attempt is not None and attempt["shards_sha256"] != shards.digest:
+    if attempt is not None and attempt["shards_sha256"] != data.digest:
         raise UserError(
-            f"{shards.folder}: has other samples than the shards that run {directory.path} was trained on; "
+            f"{data.places}: other samples than those that run {directory.path} was trained on; "
             "restore those, or start under another name (--set name=...)"
         )
 

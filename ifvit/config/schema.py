@@ -34,31 +34,53 @@ Paths = Annotated[
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
+def expanded(location: str) -> str:
+    """A path with ~ resolved; an address such as s3://bucket/folder as it is."""
+    return location.rstrip("/") if "://" in location else str(Path(location).expanduser())
+
+
+Location = Annotated[Text, AfterValidator(expanded)]
 IMAGE_SOURCES = ("coco_root", "image_folder", "image_tars")
 
 
+class MixedSet(Section):
+    """One of several sets of shards that are trained on together."""
+
+    shards_root: Location
+    split: Name = "train"
+    weight: PositiveFloat  # its share of the samples is weight / sum of weights
+
+
 class DataConfig(Section):
-    """Where the images are, exactly one of IMAGE_SOURCES, and how their shards are stored."""
+    """Where the images are, at most one of IMAGE_SOURCES, how their shards are stored, and what is trained on."""
 
     coco_root: Folder | None = None  # folder with annotations/captions_{split}2014.json and {split}2014/
     image_folder: Folder | None = None  # images at any depth; captions: NAME.txt beside NAME.jpg, or metadata.jsonl
     image_tars: Paths | None = None  # WebDataset or img2dataset tars: a glob, or a list of globs
-    shards_root: Folder  # shards are written to and read from {shards_root}/{split}
+    shards_root: Location | None = None  # shards are written to and read from {shards_root}/{split}; also an address
     split: Name = "train"  # the split that is trained on
+    mixture: dict[Name, MixedSet] = Field(default={})  # instead of shards_root: sets trained on together
     text_storage: Literal["embeddings", "token_ids"] = "embeddings"  # token_ids: the text encoder runs in training
     samples_per_shard: PositiveInt = 1000
     encode_batch_size: PositiveInt = 16  # images per encoder call when shards are made; part of byte identity
     max_bad_share: Probability = 0.001  # of the samples, and of the captions, that may be unusable; more is an error
 
     @model_validator(mode="after")
+    def check_shards(self) -> "DataConfig":
+        if self.shards_root is None and not self.mixture:
+            raise field_error(
+                "shards_root",
+                "is missing: write it in the recipe or give it with --set data.shards_root=... (or give data.mixture)",
+            )
+        if self.shards_root is not None and self.mixture:
+            raise field_error(
+                "mixture", "is given beside data.shards_root: leave that out with --set data.shards_root=null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def check_one_source(self) -> "DataConfig":
         given = [name for name in IMAGE_SOURCES if getattr(self, name) is not None]
-        if not given:
-            raise field_error(
-                "coco_root",
-                "is missing: write it in the recipe or give it with --set data.coco_root=... (or give "
-                "data.image_folder or data.image_tars instead)",
-            )
         if len(given) > 1:
             raise field_error(
                 given[1],

@@ -20,6 +20,7 @@ class Batch:
     input_ids: Tensor | None  # (R, T) int64
     is_dropped: Tensor  # (R,) bool
     sample_ids: Tensor  # (R,) int64: COCO image ids
+    global_rows: Tensor  # (R,) int64: which rows of the global batch these are
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -32,6 +33,7 @@ class Batch:
             input_ids=None if self.input_ids is None else self.input_ids[start:stop],
             is_dropped=self.is_dropped[start:stop],
             sample_ids=self.sample_ids[start:stop],
+            global_rows=self.global_rows[start:stop],
         )
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -49,6 +51,7 @@ class Batch:
             input_ids=None if self.input_ids is None else moved(self.input_ids),
             is_dropped=moved(self.is_dropped),
             sample_ids=moved(self.sample_ids),
+            global_rows=moved(self.global_rows),
         )
 
     def with_prompt_embeds(self, prompt_embeds: Tensor) -> "Batch":

@@ -12,9 +12,11 @@ import numpy as np
 from ifvit.config.errors import UserError
 from ifvit.data.batch import Batch
 from ifvit.data.batch_buffers import BatchBuffers
+from ifvit.data.mixture import Mixture
 from ifvit.data.order import SampleOrder
 from ifvit.data.reader import SampleReader
-from ifvit.data.shard_set import ShardSet
+from ifvit.data.training_data import TrainingData
+from ifvit.runtime.seeding import derived_seed
 
 NUM_THREADS = 2  # reading and crc32 run outside the interpreter's lock
 BATCHES_AHEAD = 3
@@ -31,7 +33,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        shard_set: ShardSet,
+        data: TrainingData,
         seed: int,
         global_batch_size: int,
         caption_dropout_prob: float,
@@ -45,24 +47,28 @@ class BatchLoader:
             raise UserError(
                 f"train.global_batch_size: is {global_batch_size}, must be divisible by the {world_size} ranks"
             )
-        self.shard_set = shard_set
-        self.order = SampleOrder(shard_set.num_samples, seed)
+        self.data = data
+        self.mixture = Mixture(data.weights, seed)
+        self.orders = [
+            SampleOrder(shard_set.num_samples, derived_seed(seed, "set of the mixture", number) if number else seed)
+            for number, shard_set in enumerate(data.sets)
+        ]
         self.global_batch_size = global_batch_size
         self.caption_dropout_prob = caption_dropout_prob
         self.rank = rank
         self.num_rows = global_batch_size // world_size
-        self.readers: queue.SimpleQueue[SampleReader] = queue.SimpleQueue()
+        self.readers: queue.SimpleQueue[list[SampleReader]] = queue.SimpleQueue()
         for _ in range(NUM_THREADS):
-            self.readers.put(SampleReader(shard_set, checks_crc32))
+            self.readers.put([SampleReader(shard_set, checks_crc32) for shard_set in data.sets])
         self.executor = ThreadPoolExecutor(NUM_THREADS, "batch loader")
         self.steps = itertools.count(first_step)
         self.ahead: deque[tuple[Future[Batch], BatchBuffers]] = deque()
-        self.in_use: BatchBuffers | None = None  # those of the batch handed out last
         self.error: Exception | None = None
         self.is_closed = False
-        for _ in range(BATCHES_AHEAD):
-            self.read_ahead(BatchBuffers(shard_set, self.num_rows, pin_memory))
-        self.in_use = BatchBuffers(shard_set, self.num_rows, pin_memory)
+        buffers = [BatchBuffers(data.sets[0], self.num_rows, pin_memory) for _ in range(BATCHES_AHEAD + 1)]
+        self.in_use = buffers.pop()  # those of the batch handed out last
+        for each in buffers:
+            self.read_ahead(each)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -73,7 +79,6 @@ class BatchLoader:
             raise StopIteration
         if self.error is not None:
             raise self.error
-        assert self.in_use is not None
         self.in_use.give_back()
         self.read_ahead(self.in_use)
         future, self.in_use = self.ahead.popleft()
@@ -96,29 +101,38 @@ class BatchLoader:
         self.is_closed = True
         self.executor.shutdown(cancel_futures=True)
         while not self.readers.empty():
-            self.readers.get().close()
+            for reader in self.readers.get():
+                reader.close()
 
     def read_ahead(self, buffers: BatchBuffers) -> None:
         self.ahead.append((self.executor.submit(self.read_batch, next(self.steps), buffers), buffers))
 
     def read_batch(self, step: int, buffers: BatchBuffers) -> Batch:
         """This rank's rows of the global batch of `step`, in `buffers`."""
-        first = step * self.global_batch_size + self.rank * self.num_rows
-        positions = np.arange(first, first + self.num_rows, dtype=np.int64)
-        samples = self.order.samples(positions)
-        records = self.shard_set.samples.records(samples)
-        captions = self.order.caption_choices(positions, samples, records["num_prompts"])
+        global_rows = np.arange(self.rank * self.num_rows, (self.rank + 1) * self.num_rows, dtype=np.int64)
+        sets, positions = self.mixture.split(step * self.global_batch_size + global_rows)
+        sample_ids = np.empty(self.num_rows, np.int64)
+        is_dropped = np.empty(self.num_rows, np.bool_)
         buffers.wait_until_free()
-        reader = self.readers.get()
+        readers = self.readers.get()
         try:
-            reader.read(samples, captions, buffers.moments, buffers.text)
+            for order, reader, number in zip(self.orders, readers, itertools.count(), strict=False):
+                rows = np.flatnonzero(sets == number)
+                own = positions[rows]
+                samples = order.samples(own)
+                records = reader.shard_set.samples.records(samples)
+                captions = order.caption_choices(own, samples, records["num_prompts"])
+                reader.read(samples, captions, buffers.moments, buffers.text, rows)
+                sample_ids[rows] = records["id"]
+                is_dropped[rows] = order.is_dropped(own, samples, self.caption_dropout_prob)
         finally:
-            self.readers.put(reader)
-        has_embeddings = self.shard_set.has_embeddings
+            self.readers.put(readers)
+        has_embeddings = self.data.has_embeddings
         return Batch(
             moments=buffers.moments_tensor,
             prompt_embeds=buffers.text_tensor if has_embeddings else None,
             input_ids=None if has_embeddings else buffers.tensor(buffers.text.astype(np.int64)),
-            is_dropped=buffers.tensor(self.order.is_dropped(positions, samples, self.caption_dropout_prob)),
-            sample_ids=buffers.tensor(records["id"].astype(np.int64)),
+            is_dropped=buffers.tensor(is_dropped),
+            sample_ids=buffers.tensor(sample_ids),
+            global_rows=buffers.tensor(global_rows),
         )

@@ -29,14 +29,14 @@ def uniform(key: int, counters: Integers) -> NDArray[np.float64]:
     return (hashed(key, counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def permuted(positions: Integers, size: int, seed: int, epoch: int) -> Integers:
-    """Where a permutation of 0..size-1, chosen by (seed, epoch), sends `positions`.
+def permuted(positions: Integers, size: int, seed: int, epoch: int, stream: str = "order") -> Integers:
+    """Where a permutation of 0..size-1, chosen by (seed, stream, epoch), sends `positions`.
 
     A Feistel network permutes the pairs of Z_a x Z_a with a * a >= size; what falls outside 0..size-1 walks on along
     its cycle until it is inside, which keeps it a permutation.
     """
     side = math.isqrt(size - 1) + 1
-    keys = [derived_seed(seed, "order", epoch, number) for number in range(FEISTEL_ROUNDS)]
+    keys = [derived_seed(seed, stream, epoch, number) for number in range(FEISTEL_ROUNDS)]
     result = positions.astype(np.int64)
     outside = np.arange(len(result))
     while len(outside):

@@ -78,8 +78,10 @@ class SampleReader:
         self.tail = memoryview(bytearray())  # what lies behind the moments up to the end of the token ids
         self.open_shards: dict[int, int] = {}  # shard number to file descriptor, the one opened longest ago first
 
-    def read(self, samples: Integers, captions: Integers, moments: NDArray[np.float16], text: NDArray) -> None:
-        """Row k: the moments of samples[k] into `moments` (R, 2C, H, W), its caption number captions[k] into `text`.
+    def read(
+        self, samples: Integers, captions: Integers, moments: NDArray[np.float16], text: NDArray, rows: Integers
+    ) -> None:
+        """Row rows[k] of `moments` (R, 2C, H, W) and `text` becomes that of samples[k] and its caption captions[k].
 
         `text` is (R, T, X) float16 where embeddings are stored, else (R, T) uint16; both arrays are contiguous. Raises
         UserError naming the shard and the member that is damaged.
@@ -91,18 +93,18 @@ class SampleReader:
         if self.shard_set.has_embeddings:
             text_crc32 = index.prompt_embeds_crc32(samples, records["first_prompt_embeds"] + captions)
             read_row = self.read_embeds_row
-        moments_rows, text_rows = byte_rows(moments), byte_rows(text)
-        rows = zip(
+        moments_rows, text_rows = byte_rows(moments, rows), byte_rows(text, rows)
+        members = zip(
             index.shards_of(samples).tolist(),
             *(records[name].tolist() for name in ("offset", "num_prompts", "moments_crc32")),
             *(text_crc32.tolist(), captions.tolist(), moments_rows, text_rows),
             strict=True,
         )
-        for row, values in enumerate(rows):
+        for number, values in enumerate(members):
             try:
                 read_row(*values)
             except DamageError as damage:
-                raise self.damaged(int(samples[row]), *damage.args) from damage
+                raise self.damaged(int(samples[number]), *damage.args) from damage
 
     def read_embeds_row(
         self,
@@ -212,9 +214,9 @@ class SampleReader:
             os.close(self.open_shards.popitem()[1])
 
 
-def byte_rows(array: NDArray) -> list[memoryview]:
-    """The memory of each row of a contiguous array."""
+def byte_rows(array: NDArray, rows: Integers) -> list[memoryview]:
+    """The memory of `rows` of a contiguous array."""
     assert array.flags.c_contiguous
     size = array.nbytes // len(array)
     content = array.data.cast("B")
-    return [content[start : start + size] for start in range(0, array.nbytes, size)]
+    return [content[start : start + size] for start in (rows * size).tolist()]

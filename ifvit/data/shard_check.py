@@ -13,6 +13,9 @@ def check_shards(
     shard_set: ShardSet,
     autoencoder_identity: Mapping[str, Any] | None = None,
     text_encoder_identity: Mapping[str, Any] | None = None,
+    *,
+    split: str | None = None,
+    checks_scaling_factor: bool = True,
 ) -> None:
     """Raises UserError where `shard_set` was made with other values than the recipe's.
 
@@ -21,14 +24,14 @@ def check_shards(
     """
     model, shapes = recipe.model, shard_set.shapes
     values: list[tuple[str, Any, Any]] = [
-        ("data.split", recipe.data.split, shard_set.split),
+        ("data.split", split or recipe.data.split, shard_set.split),
         ("data.text_storage", recipe.data.text_storage, shard_set.text_storage),
         ("model.sample_size", model.sample_size, shapes.sample_size),
         ("model.in_channels", model.in_channels, shapes.latent_channels),
         ("model.num_text_tokens", model.num_text_tokens, shapes.num_text_tokens),
         ("model.text_hidden_size", model.text_hidden_size, shapes.text_hidden_size),
     ]
-    if recipe.encoders.scaling_factor is not None:
+    if checks_scaling_factor and recipe.encoders.scaling_factor is not None:
         values.append(("encoders.scaling_factor", recipe.encoders.scaling_factor, shard_set.scaling_factor))
     problems = [
         f"{field}: is {ours}, but the shards in {shard_set.folder} were made with {theirs}; make shards for this "

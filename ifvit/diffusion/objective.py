@@ -33,7 +33,6 @@ class Objective:
         null_prompt_embeds: (T, X), the text encoder's output for "", which stands in for a dropped caption.
         seed: of the run.
         global_batch_size: rows of a step over all ranks.
-        first_row: the first of this rank's rows in each global batch.
     """
 
     def __init__(
@@ -44,19 +43,17 @@ class Objective:
         *,
         seed: int,
         global_batch_size: int,
-        first_row: int = 0,
     ) -> None:
         self.schedule = schedule
         self.scaling_factor = scaling_factor
         self.null_prompt_embeds = null_prompt_embeds
         self.seed = seed
         self.global_batch_size = global_batch_size
-        self.first_row = first_row
 
     def draw(self, step: int, batch: Batch) -> Draws:
         """This rank's rows of what is drawn for the whole global batch, so that no rank count changes a row."""
         device = batch.moments.device
-        rows = slice(self.first_row, self.first_row + len(batch.moments))
+        rows = batch.global_rows
         channels, height, width = batch.moments.shape[1] // 2, *batch.moments.shape[2:]
         size = (self.global_batch_size, channels, height, width)
         generator = torch.Generator(device).manual_seed(derived_seed(self.seed, "draws", step))

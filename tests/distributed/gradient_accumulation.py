@@ -40,12 +40,13 @@ def first_gradient(ranks: Ranks, precision: str, micro_batch_size: int) -> dict[
         input_ids=None,
         is_dropped=torch.zeros(ROWS, dtype=torch.bool),
         sample_ids=torch.arange(ROWS),
+        global_rows=torch.arange(ROWS),
     )
     rows = ROWS // ranks.world_size
     first_row = ranks.rank * rows
     mine = batch.rows(first_row, first_row + rows)
     objective = Objective(
-        NoiseSchedule(DiffusionConfig()), 1.0, torch.zeros(5, 16), seed=0, global_batch_size=ROWS, first_row=first_row
+        NoiseSchedule(DiffusionConfig()), 1.0, torch.zeros(5, 16), seed=0, global_batch_size=ROWS
     )
     draws = objective.draw(0, mine)
     for start in range(0, rows, micro_batch_size):

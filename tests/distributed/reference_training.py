@@ -99,4 +99,5 @@ def reference_batch(tensors: dict[str, Tensor], step: int, rows: slice) -> Batch
         input_ids=None,
         is_dropped=torch.zeros(len(latents), dtype=torch.bool),
         sample_ids=torch.arange(len(latents)),
+        global_rows=torch.arange(len(latents)),
     )

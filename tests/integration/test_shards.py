@@ -27,6 +27,7 @@ from ifvit.data.images import load_pixels
 from ifvit.data.loader import BatchLoader
 from ifvit.data.shard_check import check_shards
 from ifvit.data.shard_set import ShardSet
+from ifvit.data.training_data import TrainingData
 from ifvit.encoders.autoencoder import Autoencoder
 from ifvit.encoders.random_weights import random_autoencoder_folder
 from ifvit.encoders.text_encoder import TextEncoder
@@ -86,7 +87,7 @@ def test_webdataset_reads_what_the_encoders_gave(coco: Path, made: Path) -> None
 
 def test_the_loader_reads_the_same_arrays_as_webdataset(made: Path) -> None:
     by_id = {int(sample["__key__"]): sample for sample in samples_of(made / "train")}
-    with BatchLoader(ShardSet.open(made / "train"), 0, 10, 0.1) as loader:
+    with BatchLoader(TrainingData((ShardSet.open(made / "train"),)), 0, 10, 0.1) as loader:
         batch = next(loader)
     assert sorted(batch.sample_ids.tolist()) == sorted(by_id)
     for row, id_ in enumerate(batch.sample_ids.tolist()):

@@ -38,7 +38,7 @@ def stored_samples(shard_set: ShardSet) -> Iterator[tuple[int, list[str], NDArra
         for sample, record in enumerate(stored_records(shard_set)):
             texts = []
             for caption in range(record["num_prompts"]):
-                reader.read(np.array([sample]), np.array([caption]), moments, text)
+                reader.read(np.array([sample]), np.array([caption]), moments, text, np.array([0]))
                 texts.append(text[0].copy())
             yield sample, reader.prompts(sample), moments[0].copy(), texts
 
@@ -128,7 +128,7 @@ def test_few_shards_are_open_at_once(shard_set: ShardSet) -> None:
     text = np.empty((4, *shard_set.shapes.prompt_embeds), np.float16)
     before = num_open_files()
     reader = SampleReader(shard_set, max_open_shards=1)
-    reader.read(np.array([0, 9, 0, 5]), np.zeros(4, np.int64), moments, text)
+    reader.read(np.array([0, 9, 0, 5]), np.zeros(4, np.int64), moments, text, np.arange(4))
     assert list(reader.open_shards) == [1] and num_open_files() == before + 1
     reader.close()
     assert reader.open_shards == {} and num_open_files() == before
@@ -145,6 +145,6 @@ def test_without_crc32_damage_is_not_seen(own_shards: Path) -> None:
     moments = np.empty((1, *shard_set.shapes.moments), np.float16)
     text = np.empty((1, *shard_set.shapes.prompt_embeds), np.float16)
     with closing(SampleReader(shard_set, checks_crc32=False)) as reader:
-        reader.read(*rows, moments, text)
+        reader.read(*rows, moments, text, np.array([0]))
     with closing(SampleReader(shard_set)) as reader, pytest.raises(UserError, match="its crc32 differs"):
-        reader.read(*rows, moments, text)
+        reader.read(*rows, moments, text, np.array([0]))

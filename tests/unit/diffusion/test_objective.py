@@ -33,19 +33,20 @@ def batch_of(rows: int = ROWS) -> Batch:
         input_ids=None,
         is_dropped=torch.arange(rows) == 1,
         sample_ids=torch.arange(rows),
+        global_rows=torch.arange(rows),
     )
 
 
-def objective(first_row: int = 0, scaling_factor: float = 0.2301, seed: int = 1) -> Objective:
+def objective(scaling_factor: float = 0.2301, seed: int = 1) -> Objective:
     schedule = NoiseSchedule(DiffusionConfig())
-    return Objective(schedule, scaling_factor, NULL, seed=seed, global_batch_size=ROWS, first_row=first_row)
+    return Objective(schedule, scaling_factor, NULL, seed=seed, global_batch_size=ROWS)
 
 
 def test_draws_do_not_depend_on_how_rows_are_split_over_ranks() -> None:
     batch = batch_of()
     whole = objective().draw(5, batch)
     for first_row in (0, 4):
-        part = objective(first_row).draw(5, batch.rows(first_row, first_row + 4))
+        part = objective().draw(5, batch.rows(first_row, first_row + 4))
         for name in ("timesteps", "noise", "latent_noise"):
             assert torch.equal(getattr(part, name), getattr(whole, name)[first_row : first_row + 4]), name
 
