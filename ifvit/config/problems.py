@@ -2,7 +2,7 @@
 
 import re
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -125,10 +125,13 @@ def suggestion(path: list[Any], tag: Any, schema: type[BaseModel]) -> str:
 
 
 def fields_of(schema: type[BaseModel], parents: list[str], tag: Any) -> list[str]:
+    annotation: Any = schema
     for parent in parents:
-        annotation = schema.model_fields[parent].annotation
-        schema = TAGS[tag] if parent == "fusion" else annotation  # type: ignore[assignment]
-    return list(schema.model_fields)
+        if get_origin(annotation) is dict:  # sections by a name of the user's
+            annotation = get_args(annotation)[1]
+        else:
+            annotation = TAGS[tag] if parent == "fusion" else annotation.model_fields[parent].annotation
+    return list(annotation.model_fields)
 
 
 def nested_fields(annotation: Any) -> list[str]:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from data_prep.shards import make_shards
 from ifvit.config.schema import Recipe
 from ifvit.data.shard_set import ShardSet
 from tests.drawn_coco import draw_coco, tiny_recipe, tiny_values
+from tests.forked_process import exit_code, forked
 from tests.shard_folders import contents
 from tests.stored_samples import stored_ids
 
@@ -45,22 +45,6 @@ def undisturbed(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
     ids = stored_ids(ShardSet.open(root / "train"))
     assert ids == [7 + 3 * number for number in range(NUM_IMAGES) if number != 3]
     return contents(root / "train"), seconds
-
-
-def forked(work: Callable[[], object]) -> int:
-    """The id of a process that does `work`; its exit code is 0 if that raises nothing."""
-    if (process := os.fork()) == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return process
-
-
-def exit_code(process: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def test_killed_at_random_moments(coco: Path, undisturbed: tuple[dict[str, bytes], float], tmp_path: Path) -> None:

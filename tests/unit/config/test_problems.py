@@ -41,17 +41,17 @@ CASES = {
     "model.depth=twelve": "model.depth: is the text 'twelve', must be an integer",
     "model.depth=true": "model.depth: is true, must be an integer",
     "model.qkv_bias=1": "model.qkv_bias: is 1, must be true or false",
-    "data.shards_root=": "data.shards_root: is empty, must be text (write it in quotes)",
+    "data.shards_root=": (
+        "data.shards_root: is missing: write it in the recipe or give it with --set data.shards_root=... "
+        "(or give data.mixture)"
+    ),
+    "encoders.autoencoder=": "encoders.autoencoder: is empty, must be text (write it in quotes)",
     "name=3": "name: is 3, must be text (write it in quotes)",
     "model=3": "model: is 3, must be a section",
     "train=[1]": "train: is the list [1], must be a section",
     "sampling.prompts=a cat": "sampling.prompts: is the text 'a cat', must be a list",
     "train.precision=fp16": "train.precision: is the text 'fp16', must be 'fp32' or 'bf16'",
     # one source of images
-    "data.coco_root=null": (
-        "data.coco_root: is missing: write it in the recipe or give it with --set data.coco_root=... "
-        "(or give data.image_folder or data.image_tars instead)"
-    ),
     "data.image_folder=pictures": (
         "data.image_folder: is given beside data.coco_root: one source is allowed, leave the other out with "
         "--set data.coco_root=null"
@@ -60,6 +60,23 @@ CASES = {
         "data.image_tars: is given beside data.coco_root: one source is allowed, leave the other out with "
         "--set data.coco_root=null"
     ),
+    # one set of shards, or several
+    "data.shards_root=null": (
+        "data.shards_root: is missing: write it in the recipe or give it with --set data.shards_root=... "
+        "(or give data.mixture)"
+    ),
+    "data.mixture.more={shards_root: other, weight: 1}": (
+        "data.mixture: is given beside data.shards_root: leave that out with --set data.shards_root=null"
+    ),
+    "data.mixture.more={shards_root: other}": (
+        "data.mixture.more.weight: is missing: write it in the recipe or give it with "
+        "--set data.mixture.more.weight=..."
+    ),
+    "data.mixture.more={shards_root: other, weight: 0}": "data.mixture.more.weight: is 0, must be greater than 0",
+    "data.mixture.more={shards_root: other, wieght: 1, weight: 1}": (
+        "data.mixture.more.wieght: unknown field, did you mean weight?"
+    ),
+    "data.mixture=3": "data.mixture: is 3, must be a section",
     "data.image_tars=5": "data.image_tars: is 5, must be a list",
     "data.image_tars=[]": "data.image_tars: is the list [], must have at least 1 value(s)",
     "data.max_bad_share=1.5": "data.max_bad_share: is 1.5, must be less than or equal to 1",
@@ -130,12 +147,12 @@ def test_several_mistakes_get_a_line_each(minimal: Path) -> None:
 
 def test_a_missing_field_says_how_to_give_it(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text(MINIMAL.replace("coco_root: images, ", ""))
+    path.write_text(MINIMAL.replace(", shards_root: shards", ""))
     with pytest.raises(UserError) as error:
         load_recipe(path)
     assert list(error.value.lines) == [
-        "data.coco_root: is missing: write it in the recipe or give it with --set data.coco_root=... "
-        "(or give data.image_folder or data.image_tars instead)"
+        "data.shards_root: is missing: write it in the recipe or give it with --set data.shards_root=... "
+        "(or give data.mixture)"
     ]
 
 
