@@ -80,13 +80,21 @@ class Claims:
 
     def take(self, unit: int) -> bool:
         """Whether this process may make `unit` now; another one may not until `give_back`."""
+        return self.lock(1, unit)
+
+    def lock(self, length: int, start: int) -> bool:
+        """Bytes start .. start + length, all from `start` on where `length` is 0."""
         try:
-            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, unit)
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
         except (BlockingIOError, PermissionError):
             return False
         except OSError as error:
             raise no_locks(self.path, error) from error
         return True
+
+    def take_all(self) -> bool:
+        """Whether no other process makes any unit now; then none can until this is closed."""
+        return self.lock(0, 0)
 
     def give_back(self, unit: int) -> None:
         fcntl.lockf(self.file, fcntl.LOCK_UN, 1, unit)

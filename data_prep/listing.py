@@ -9,7 +9,6 @@ is listed anew, but only if each finished shard has the same samples as before.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from data_prep.bad_samples import Tally
 from data_prep.listed_sample import ListedSample
 from ifvit.config.errors import UserError
+from ifvit.data.sealed_json import unsealed
 
 LISTING_FILE = "listing.json"
 
@@ -77,7 +77,7 @@ def rows_name(number: int) -> str:
 
 def found_listing(folder: Path) -> Listing | None:
     try:
-        content = json.loads((folder / LISTING_FILE).read_bytes())
+        content = unsealed((folder / LISTING_FILE).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import sys
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from data_prep.listing import LISTING_FILE, Listing, found_listing, rows_name
 from data_prep.shard_folder import finished_mark
 from data_prep.sources import Source
 from ifvit.config.errors import UserError
+from ifvit.data.sealed_json import sealed_json
 from ifvit.data.shard_format import ShardFiles, member_span, prompts_json
 from ifvit.runtime.files import write_atomically
 
@@ -45,7 +45,7 @@ def current_listing(source: Source, samples_per_shard: int, folder: Path) -> Lis
         content = described | listed(
             source, samples_per_shard, lambda number, rows: write_atomically(folder / rows_name(number), rows)
         )
-        write_atomically(folder / LISTING_FILE, json.dumps(content).encode())
+        write_atomically(folder / LISTING_FILE, sealed_json(content))
         return Listing(folder, content)
 
 

@@ -1,12 +1,12 @@
 """The folder that shards go into: what is finished already. Nothing heavy is imported here."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ifvit.config.errors import UserError
+from ifvit.data.sealed_json import unsealed
 from ifvit.data.shard_format import ShardFiles
 
 CLAIMS_FILE = ".claims"
@@ -27,7 +27,7 @@ def finished_mark(files: ShardFiles, listing_sha256: str | None, settings: Mappi
     `listing_sha256` None stands for any listing.
     """
     try:
-        mark = json.loads(files.mark.read_bytes())
+        mark = unsealed(files.mark.read_bytes())
         found, digest = mark["settings"], mark["listing_sha256"]
         is_whole = files.tar.stat().st_size == mark["size"] and file_sha256(files.index) == mark["index_sha256"]
     except FileNotFoundError:

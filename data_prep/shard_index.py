@@ -8,6 +8,7 @@ import numpy as np
 
 from data_prep.bad_samples import Tally, check_share
 from data_prep.listing import Listing
+from data_prep.token_frame import TokenFrame
 from ifvit.config.errors import UserError
 from ifvit.config.schema import Recipe
 from ifvit.data.shard_content import measured_scaling_factor
@@ -49,5 +50,6 @@ def write_index(
         "measured_scaling_factor": measured,
         "autoencoder": autoencoder.identity,
         "text_encoder": text_encoder.identity,
+        "tokens": vars(TokenFrame.of(text_encoder.tokenizer)),
     }
     write_shard_index(folder, shards, shapes, null_prompt_embeds, described)

@@ -1,7 +1,6 @@
 """One shard: images and captions encoded batch by batch into a tar, its index and its done-mark."""
 
 import hashlib
-import json
 import os
 import tarfile
 import time
@@ -19,6 +18,7 @@ from data_prep.decoding import decoded_batches
 from data_prep.listed_sample import ListedSample
 from ifvit.data.coco import CaptionedImage
 from ifvit.data.images import BadImageError
+from ifvit.data.sealed_json import sealed_json
 from ifvit.data.shard_content import ShardContent, StoredSample
 from ifvit.data.shard_format import FLOAT, IDS, ShardFiles
 from ifvit.encoders.autoencoder import Autoencoder
@@ -94,7 +94,7 @@ class ShardWriter:
             "text_encoder": self.text_encoder.identity,
             "seconds": round(time.monotonic() - started, 3),
         }
-        write_atomically(files.mark, json.dumps(mark, indent=1).encode())
+        write_atomically(files.mark, sealed_json(mark))
         return mark
 
     def fill(

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_recipe_arguments(parser)
-    parser.add_argument("--split", metavar="NAME", help="instead of data.split: train, val, ...")
-    parser.add_argument("--out", metavar="DIR", help="instead of data.shards_root; shards go to DIR/{split}")
+    add_shards_arguments(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="say how many bytes each way to store takes; make nothing"
     )
@@ -37,12 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def add_shards_arguments(parser: argparse.ArgumentParser) -> None:
+    """RECIPE, --set, --split and --out: which shards, and where."""
+    add_recipe_arguments(parser)
+    parser.add_argument("--split", metavar="NAME", help="instead of data.split: train, val, ...")
+    parser.add_argument("--out", metavar="DIR", help="instead of data.shards_root; shards go to DIR/{split}")
+
+
+def shards_recipe(args: argparse.Namespace) -> Recipe:
+    """The validated recipe. Raises UserError."""
     overrides = list(args.overrides)
     for field, value in (("data.split", args.split), ("data.shards_root", args.out)):
         if value is not None:
             overrides.append(f"{field}={json.dumps(value, ensure_ascii=False)}")  # quoted: text, whatever it looks like
-    recipe = load_recipe(args.recipe, overrides)
+    return load_recipe(args.recipe, overrides)
+
+
+def run(args: argparse.Namespace) -> None:
+    recipe = shards_recipe(args)
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers: is {args.workers}, must be at least 1")
     if args.dry_run:

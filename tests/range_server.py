@@ -83,8 +83,11 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, content: bytes) -> None:
         cut = self.state.cuts.pop(0) if self.state.cuts else None
         content = content[: cut.position] if cut else content
-        self.wfile.write(content)
-        self.wfile.flush()
+        try:
+            self.wfile.write(content)
+            self.wfile.flush()
+        except ConnectionError:  # whoever asked has seen enough
+            return
         self.state.sent += len(content)
         if cut and cut.way == "stalls":
             self.state.goes_on.wait(20)

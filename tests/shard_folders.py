@@ -15,6 +15,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def content(path: Path) -> bytes:
     if path.match("shard-*.json"):
         mark = json.loads(path.read_bytes())
-        assert mark.pop("seconds") >= 0
+        assert mark.pop("seconds") >= 0 and mark.pop("content_sha256")
         return json.dumps(mark).encode()
     return path.read_bytes()

@@ -18,6 +18,7 @@ VERBS = {
     "export": "write a run's averaged weights as a model folder",
     "import-weights": "turn public U-ViT weights into a model folder",
     "bench": "measure training steps, or reading batches",
+    "data": "audit the order in which a recipe's samples are read",
 }
 
 

@@ -26,7 +26,7 @@ class BatchLoader:
     """Iterates, without end, over the batches of steps first_step, first_step + 1, ...
 
     The global batch of step s is the range [s * G, (s + 1) * G) of global positions, G = global_batch_size; rank r of W
-    takes its rows [r * G / W, (r + 1) * G / W). What stands there depends on (seed, position) alone.
+    takes its rows r, r + W, r + 2 W, ... What stands there depends on (seed, position) alone.
 
     A batch's moments and text are views of memory that is used again: they hold until the next batch is asked for.
     """
@@ -55,7 +55,7 @@ class BatchLoader:
         ]
         self.global_batch_size = global_batch_size
         self.caption_dropout_prob = caption_dropout_prob
-        self.rank = rank
+        self.rank, self.world_size = rank, world_size
         self.num_rows = global_batch_size // world_size
         self.readers: queue.SimpleQueue[list[SampleReader]] = queue.SimpleQueue()
         for _ in range(NUM_THREADS):
@@ -109,7 +109,7 @@ class BatchLoader:
 
     def read_batch(self, step: int, buffers: BatchBuffers) -> Batch:
         """This rank's rows of the global batch of `step`, in `buffers`."""
-        global_rows = np.arange(self.rank * self.num_rows, (self.rank + 1) * self.num_rows, dtype=np.int64)
+        global_rows = np.arange(self.rank, self.global_batch_size, self.world_size)
         sets, positions = self.mixture.split(step * self.global_batch_size + global_rows)
         sample_ids = np.empty(self.num_rows, np.int64)
         is_dropped = np.empty(self.num_rows, np.bool_)

@@ -5,6 +5,7 @@ stored: any position is found at once, at any rank count. numpy only, vectorised
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,18 @@ Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 
 
-def hashed(key: int, counters: Integers) -> Words:
+def hashed(key: int, counters: Integers | Words) -> Words:
     """Output number `counters` (each >= 0) of the splitmix64 generator that is seeded with `key`."""
-    word = np.uint64(key) + (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
+    word = counters.astype(np.uint64)
+    word += np.uint64(1)
+    word *= np.uint64(0x9E3779B97F4A7C15)
+    word += np.uint64(key)
+    word ^= word >> np.uint64(30)
+    word *= np.uint64(0xBF58476D1CE4E5B9)
+    word ^= word >> np.uint64(27)
+    word *= np.uint64(0x94D049BB133111EB)
+    word ^= word >> np.uint64(31)
+    return word
 
 
 def uniform(key: int, counters: Integers) -> NDArray[np.float64]:
@@ -35,18 +42,31 @@ def permuted(positions: Integers, size: int, seed: int, epoch: int, stream: str 
     A Feistel network permutes the pairs of Z_a x Z_a with a * a >= size; what falls outside 0..size-1 walks on along
     its cycle until it is inside, which keeps it a permutation.
     """
-    side = math.isqrt(size - 1) + 1
+    side = np.uint64(math.isqrt(size - 1) + 1)
     keys = [derived_seed(seed, stream, epoch, number) for number in range(FEISTEL_ROUNDS)]
-    result = positions.astype(np.int64)
-    outside = np.arange(len(result))
+    result = feistel(positions.astype(np.uint64), side, keys)
+    outside = np.flatnonzero(result >= size)
     while len(outside):
-        left, right = np.divmod(result[outside], side)
-        for key in keys:
-            mixed = (hashed(key, right) % np.uint64(side)).astype(np.int64)
-            left, right = right, (left + mixed) % side
-        result[outside] = left * side + right
+        result[outside] = feistel(result[outside], side, keys)
         outside = outside[result[outside] >= size]
-    return result
+    return result.astype(np.int64)
+
+
+def feistel(numbers: Words, side: np.uint64, keys: Sequence[int]) -> Words:
+    """One round for each key: a permutation of 0..side^2-1. In place, as its time is that of memory."""
+    left = numbers // side
+    right = numbers - left * side
+    for key in keys:
+        mixed = hashed(key, right)
+        mixed -= mixed // side * side  # modulo side, which takes numpy three times as long
+        mixed += left
+        left, right = right, np.minimum(mixed, mixed - side)  # below 0 the difference wraps to a huge one
+    return left * side + right
+
+
+def distinct(epochs: Integers) -> list[int]:
+    """The epochs of a batch, of which there are few, mostly one after the other."""
+    return np.unique(epochs[np.flatnonzero(np.diff(epochs, prepend=-1))]).tolist()
 
 
 class SampleOrder:
@@ -63,9 +83,9 @@ class SampleOrder:
         """Sample indices 0..num_samples-1 at global `positions` (each >= 0)."""
         result = np.empty_like(positions)
         epochs = self.epochs(positions)
-        for epoch in np.unique(epochs):
+        for epoch in distinct(epochs):
             rows = epochs == epoch
-            result[rows] = permuted(positions[rows] % self.num_samples, self.num_samples, self.seed, int(epoch))
+            result[rows] = permuted(positions[rows] % self.num_samples, self.num_samples, self.seed, epoch)
         return result
 
     def caption_choices(self, positions: Integers, samples: Integers, num_captions: Integers) -> Integers:
@@ -80,7 +100,7 @@ class SampleOrder:
         """One number in [0, 1) per row: a function of (seed, stream, epoch, sample)."""
         result = np.empty(len(positions), np.float64)
         epochs = self.epochs(positions)
-        for epoch in np.unique(epochs):
+        for epoch in distinct(epochs):
             rows = epochs == epoch
-            result[rows] = uniform(derived_seed(self.seed, stream, int(epoch)), samples[rows])
+            result[rows] = uniform(derived_seed(self.seed, stream, epoch), samples[rows])
         return result

@@ -1,7 +1,6 @@
 """The last files of a set of shards, whose presence says that it is whole."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ifvit.data.sealed_json import sealed_json
 from ifvit.data.shard_format import (
     FORMAT_VERSION,
     INDEX_FILE,
@@ -46,7 +46,7 @@ def write_shard_index(
         "null_prompt_embeds_sha256": hashlib.sha256(null_content).hexdigest(),
         "shards": [{name: shard[name] for name in PER_SHARD} for shard in shards],
     }
-    write_atomically(folder / INDEX_FILE, json.dumps(index, indent=1).encode())
+    write_atomically(folder / INDEX_FILE, sealed_json(index))
 
 
 def join_files(parts: Iterable[Path], whole: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ifvit.config.errors import UserError
 from ifvit.data.sample_index import SampleIndex
+from ifvit.data.sealed_json import unsealed
 from ifvit.data.shard_format import (
     FLOAT,
     FORMAT_VERSION,
@@ -53,12 +54,16 @@ class ShardSet:
         return self.text_storage == "embeddings"
 
     @classmethod
-    def open(cls, folder: str | Path) -> "ShardSet":
-        """The finished shards in `folder`. Raises UserError naming the file that is missing, damaged or too much."""
+    def open(cls, folder: str | Path, has_all_tars: bool = True) -> "ShardSet":
+        """The finished shards in `folder`. Raises UserError naming the file that is missing, damaged or too much.
+
+        `has_all_tars` False is for a cache, where tars come when they are needed.
+        """
         folder = Path(folder)
         index = read_index(folder / INDEX_FILE)
         try:
-            check_listing(folder, index["shards"])
+            if has_all_tars:
+                check_listing(folder, index["shards"])
             samples = SampleIndex(folder / SAMPLES_FILE, index["shards"], index["text_storage"] == "embeddings")
             null_prompt_embeds = read_null_prompt_embeds(folder / NULL_FILE, index)
             return cls(folder, index, samples, null_prompt_embeds)
@@ -68,7 +73,8 @@ class ShardSet:
 
 def read_index(path: Path) -> dict[str, Any]:
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        index = json.loads(content)
     except FileNotFoundError:
         raise UserError(
             f"data.shards_root: {path.parent} holds no finished shards ({path.name} is missing); "
@@ -81,7 +87,10 @@ def read_index(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: has shard format {version}, this program reads {FORMAT_VERSION}; make the shards anew"
         )
-    return index
+    try:
+        return unsealed(content)
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged or of an earlier version ({error}); {MAKE_AGAIN}") from error
 
 
 def check_listing(folder: Path, shards: Sequence[Mapping[str, Any]]) -> None:

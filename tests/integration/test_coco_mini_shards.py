@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.main import main as data_prep
 from data_prep.shards import make_shards
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import Recipe
@@ -59,6 +60,8 @@ def test_nothing_is_lost_or_doubled(split: str, test_data: Path, repository: Pat
     shard_set = ShardSet.open(folder)
     assert stored_ids(shard_set) == expected
     assert not [path for path in folder.rglob(".*") if "partial" in path.name or "tmp" in path.name]
+
+    assert data_prep(["verify", str(folder), "--no-page"]) == 0
 
     first = contents(folder)
     victim = generator.choice(sorted(folder.glob("shard-*.tar")))

@@ -245,7 +245,7 @@ def test_an_encoding_that_is_not_finite_is_quarantined(tmp_path: Path, monkeypat
 
     def overflowing(self: ShardWriter, images, pixels):
         for sample in encoded(self, images, pixels):
-            if sample.image.id == 13:
+            if sample.id == 13:
                 sample.moments[0, 0, 0] = np.inf
             yield sample
 

@@ -55,6 +55,10 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def another_factor(path: Path) -> None:
+    path.write_text(path.read_text().replace('"scaling_factor": ', '"scaling_factor": 1'))
+
+
 @pytest.mark.parametrize(
     "name, damage, message",
     [
@@ -67,6 +71,7 @@ def flip(path: Path) -> None:
         ("null_prompt_embeds.npy", flip, r"null_prompt_embeds\.npy: is damaged"),
         ("index.json", lambda path: path.write_text("{"), r"index\.json: cannot be read"),
         ("index.json", lambda path: path.write_text("[]"), r"index\.json: has shard format None"),
+        ("index.json", another_factor, r"index\.json: is damaged or .*its content_sha256 differs"),
     ],
 )
 def test_what_is_missing_or_damaged_is_named(own_shards: Path, name: str, damage, message: str) -> None:

@@ -43,6 +43,29 @@ def kill(process: int) -> None:
         pass
 
 
+def test_all_units_are_claimed_only_where_nobody_else_has_one(tmp_path: Path, other_process) -> None:
+    path = tmp_path / "claims"
+
+    def hold(say: Callable[[], object]) -> None:
+        claims = Claims(path)
+        assert claims.take(10**9)
+        say()
+        time.sleep(60)
+
+    process = other_process(hold)
+    with Claims(path) as claims:
+        assert not claims.take_all()
+        kill(process)
+        assert claims.take_all()
+
+        def refused(say: Callable[[], object]) -> None:
+            other = Claims(path)
+            if not other.take(0) and not other.take(10**12):
+                say()
+
+        other_process(refused)
+
+
 def test_a_unit_is_claimed_by_one_process_until_it_ends(tmp_path: Path, other_process) -> None:
     path = tmp_path / "claims"
 

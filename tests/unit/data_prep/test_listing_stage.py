@@ -1,6 +1,5 @@
 """data_prep/listing_stage.py and listing.py, on a folder of images."""
 
-import json
 import os
 import shutil
 import time
@@ -12,6 +11,7 @@ from data_prep.folder_source import FolderSource
 from data_prep.listing import Listing
 from data_prep.listing_stage import current_listing, dry_listing
 from ifvit.config.errors import UserError
+from ifvit.data.sealed_json import sealed_json
 from tests.shard_folders import contents
 
 
@@ -90,7 +90,7 @@ def finish(listing: Listing, number: int, samples_per_shard: int = 4) -> None:
         "listing_sha256": listing.shard_sha256(number),
         "settings": {"data.samples_per_shard": samples_per_shard},
     }
-    (folder / f"shard-{number:06d}.json").write_text(json.dumps(mark))
+    (folder / f"shard-{number:06d}.json").write_bytes(sealed_json(mark))
 
 
 def test_without_shards_a_changed_source_is_listed_anew(images: Path, out: Path) -> None:
@@ -173,11 +173,11 @@ def test_processes_that_ask_at_once_get_one_listing(images: Path, out: Path, tmp
     for number in range(4):
         if (child := os.fork()) == 0:
             try:
-                (tmp_path / f"result{number}").write_text(json.dumps(listing_of(images, out).content))
+                (tmp_path / f"result{number}").write_bytes(sealed_json(listing_of(images, out).content))
             finally:
                 os._exit(0)
         children.append(child)
     for child in children:
         os.waitpid(child, 0)
-    assert {(tmp_path / f"result{number}").read_text() for number in range(4)} == {(out / "listing.json").read_text()}
+    assert {(tmp_path / f"result{number}").read_bytes() for number in range(4)} == {(out / "listing.json").read_bytes()}
     assert (tmp_path / "log").read_text() == "listed\n"

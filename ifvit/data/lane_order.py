@@ -1,0 +1,183 @@
+"""The order for shards that are fetched: shuffled so that few of them are in use at any time.
+
+In each epoch the shards, in an order drawn for it, make a line of N samples. It is cut into L = num_lanes intervals
+whose sizes differ by one at most. Global position P belongs to lane P mod L, and each lane walks through one interval,
+which is shuffled in blocks of `window` samples. So a rank that takes the positions of some lanes alone needs, at any
+time, only the few shards that those lanes' blocks lie in.
+
+Blocks of different lanes end at different times, so that new shards are needed at an even rate.
+"""
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ifvit.data.order import Integers, SampleOrder, distinct, hashed
+from ifvit.data.row_permutation import permuted_rows
+from ifvit.runtime.seeding import derived_seed
+
+SHARDS_PER_WINDOW = 2  # of average size
+
+
+@dataclass(frozen=True)
+class ShardLine:
+    """The S shards that hold samples, in the order of one epoch."""
+
+    epoch: int
+    shards: Integers  # (S,) their numbers
+    starts: Integers  # (S + 1,) the place in the line of each one's first sample; at the end N
+    offsets: Integers  # (S,) number of a sample - its place in the line
+
+    def indices(self, places: Integers) -> Integers:
+        """Which of the S shards holds each place."""
+        return np.searchsorted(self.starts, places, side="right") - 1
+
+    def samples(self, places: Integers) -> Integers:
+        return places + self.offsets[self.indices(places)]
+
+
+class LaneOrder(SampleOrder):
+    """The order of the samples of shards with `shard_sizes` samples each, for one seed.
+
+    Another `num_lanes` or `window` is another order; the number of ranks changes nothing. `window` None takes the
+    largest square, which is shuffled fastest, of at most SHARDS_PER_WINDOW times the samples of an average shard.
+    """
+
+    def __init__(
+        self, shard_sizes: Sequence[int] | Integers, seed: int, num_lanes: int, window: int | None = None
+    ) -> None:
+        sizes = np.asarray(shard_sizes, np.int64)
+        super().__init__(int(sizes.sum()), seed)
+        self.shards = np.flatnonzero(sizes)  # an empty shard has no place in the line
+        self.shard_sizes = sizes[self.shards]
+        self.first_samples = (np.cumsum(sizes) - sizes)[self.shards]
+        self.num_lanes = num_lanes
+        lanes = np.arange(num_lanes)
+        share, rest = divmod(self.num_samples, num_lanes)
+        self.interval_sizes = share + (lanes < rest)
+        self.interval_starts = lanes * share + np.minimum(lanes, rest)
+        window = window or math.isqrt(SHARDS_PER_WINDOW * self.num_samples // len(self.shards)) ** 2
+        self.window = min(window, share + 1)  # an interval has no more
+        # So many samples the first block of an interval lacks, where intervals have several.
+        self.phases = lanes * self.window // num_lanes * (self.window <= share)
+        self.lines: list[ShardLine] = []  # those of the two epochs asked for last: a batch may straddle two
+        self.lines_lock = threading.Lock()
+
+    def max_bytes_in_use(self, shard_bytes: Sequence[int] | Integers, world_size: int = 1) -> int:
+        """A bound of what the shards in use have: those that a rank's current blocks lie in, at any time.
+
+        `shard_bytes` are those of all shards.
+        """
+        bytes_ = np.asarray(shard_bytes, np.int64)[self.shards]
+        is_small = self.shard_sizes * 2 * len(self.shards) < self.num_samples  # such as the last shard of most sets
+        whole = np.searchsorted(np.cumsum(np.sort(self.shard_sizes[~is_small])), self.window - 2, side="right")
+        shards_per_block = int(whole) + 2  # one in part at each end
+        num_lanes = self.num_lanes // math.gcd(self.num_lanes, world_size)
+        return int(min(bytes_.sum(), num_lanes * shards_per_block * bytes_.max() + bytes_[is_small].sum()))
+
+    def samples(self, positions: Integers) -> Integers:
+        """Sample indices 0..num_samples-1 at global `positions` (each >= 0)."""
+        epochs = self.epochs(positions)
+        if len(all_epochs := distinct(epochs)) == 1:
+            return self.samples_of(positions, all_epochs[0])
+        result = np.empty_like(positions)
+        for epoch in all_epochs:
+            rows = np.flatnonzero(epochs == epoch)
+            result[rows] = self.samples_of(positions[rows], epoch)
+        return result
+
+    def samples_of(self, positions: Integers, epoch: int) -> Integers:
+        """At global positions of one epoch."""
+        return self.line(epoch).samples(self.places(positions - epoch * self.num_samples, epoch))
+
+    def places(self, numbers: Integers, epoch: int) -> Integers:
+        """The places in the line of `epoch` that its positions `numbers`, 0..N-1, are sent to."""
+        turns = numbers // self.num_lanes
+        intervals = numbers - turns * self.num_lanes
+        blocks = (turns + self.phases[intervals]) // self.window
+        first_turns, last_turns = self.block_turns(intervals, blocks)
+        keys = hashed(derived_seed(self.seed, "lane blocks", epoch), blocks * self.num_lanes + intervals)
+        shuffled = permuted_rows(turns - first_turns, last_turns - first_turns + 1, keys)
+        return self.interval_starts[intervals] + first_turns + shuffled
+
+    def block_turns(self, intervals: Integers, blocks: Integers) -> tuple[Integers, Integers]:
+        """The first and the last turn of `blocks`, counted from the start of their intervals."""
+        starts = blocks * self.window - self.phases[intervals]
+        stops = np.minimum(starts + self.window, self.interval_sizes[intervals])
+        return np.maximum(starts, 0), stops - 1
+
+    def line(self, epoch: int) -> ShardLine:
+        """The shards of `epoch` in their order. Takes time and memory for each shard, once per epoch."""
+        with self.lines_lock:
+            for line in self.lines:
+                if line.epoch == epoch:
+                    return line
+            line = self.new_line(epoch)
+            self.lines = [line, *self.lines[:1]]
+            return line
+
+    def new_line(self, epoch: int) -> ShardLine:
+        count = len(self.shards)
+        # The numbers stand in the lowest bits of what is sorted: several times faster than argsort.
+        low_bits = np.uint64((1 << count.bit_length()) - 1)
+        words = hashed(derived_seed(self.seed, "shard line", epoch), np.arange(count))
+        words &= ~low_bits
+        words |= np.arange(count, dtype=np.uint64)
+        words.sort()
+        words &= low_bits
+        order = words.view(np.int64)
+        starts = np.zeros(count + 1, np.int64)
+        np.cumsum(self.shard_sizes[order], out=starts[1:])
+        return ShardLine(epoch, self.shards[order], starts, self.first_samples[order] - starts[:-1])
+
+    def upcoming_shards(self, first: int, stop: int, rank: int = 0, world_size: int = 1) -> Integers:
+        """The shards that a rank needs for its rows of the global positions first..stop-1, the most urgent first.
+
+        They are those of all blocks that the positions are in: what a block needs, it needs from its start. No sample
+        is looked at; the time taken is that of the lanes and their shards.
+        """
+        times, shards = [], []
+        for epoch in range(first // self.num_samples, -(-stop // self.num_samples)):
+            start = epoch * self.num_samples
+            line = self.line(epoch)
+            intervals = self.intervals_of(rank, world_size, epoch)
+            bounds = np.clip([first - start, stop - start], 0, self.num_samples)
+            # Turn t of interval j is at position t * L + j of the epoch.
+            first_turns, stop_turns = (bounds[:, None] - intervals + self.num_lanes - 1) // self.num_lanes
+            intervals, first_turns, stop_turns = (
+                each[first_turns < stop_turns] for each in (intervals, first_turns, stop_turns)
+            )
+            phases = self.phases[intervals]
+            rows, blocks = spread((first_turns + phases) // self.window, (stop_turns - 1 + phases) // self.window)
+            intervals = intervals[rows]
+            first_turns, last_turns = self.block_turns(intervals, blocks)
+            places = self.interval_starts[intervals] + np.stack([first_turns, last_turns])
+            rows, indices = spread(*line.indices(places))
+            times.append(start + np.maximum(first_turns * self.num_lanes + intervals, bounds[0])[rows])
+            shards.append(line.shards[indices])
+        in_order = np.concatenate(shards)[np.argsort(np.concatenate(times), kind="stable")]
+        return in_order[np.sort(np.unique(in_order, return_index=True)[1])]
+
+    def intervals_of(self, rank: int, world_size: int, epoch: int) -> Integers:
+        """The intervals of the line of `epoch` that the rank's lanes walk through."""
+        intervals = np.arange(self.num_lanes)
+        common = math.gcd(self.num_lanes, world_size)
+        return intervals[(epoch * self.num_samples + intervals - rank) % common == 0]
+
+
+def rank_positions(step: int, global_batch_size: int, rank: int, world_size: int) -> Integers:
+    """The positions of one rank's rows of a global batch: its rows rank, rank + world_size, ...
+
+    Where `world_size` divides the number of lanes, they are those of every world_size-th lane, in every batch.
+    """
+    return step * global_batch_size + np.arange(rank, global_batch_size, world_size)
+
+
+def spread(firsts: Integers, lasts: Integers) -> tuple[Integers, Integers]:
+    """All numbers firsts[k]..lasts[k] of row 0, then of row 1 and so on: (the row, the number) of each."""
+    counts = lasts - firsts + 1
+    rows = np.repeat(np.arange(len(counts)), counts)
+    return rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts) + firsts[rows]
