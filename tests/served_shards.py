@@ -24,7 +24,9 @@ def served(folder: Path) -> Iterator[RangeServer]:
 
 
 def opened(server: RangeServer, cache_dir: Path, cache_bytes: int = 10**9) -> CacheFolder:
-    return open_remote_shards(f"{server.url}/set", str(cache_dir), cache_bytes)[1]
+    (shard_set,) = open_remote_shards([f"{server.url}/set"], str(cache_dir), cache_bytes)
+    assert shard_set.cache is not None
+    return shard_set.cache
 
 
 @contextmanager

@@ -38,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples-per-shard", type=int, metavar="M", help="on paper: samples in each; default: the recipe's"
     )
     parser.add_argument(
-        "--num-lanes", type=int, metavar="L", help="the order of shards that are fetched, in L lanes, instead"
+        "--num-lanes",
+        type=int,
+        metavar="L",
+        help="the order in L lanes that shards at an address have, for any shards",
     )
     parser.add_argument(
         "--sampled", action="store_true", help="10 million positions and samples, not whole epochs: for huge sets"
@@ -58,10 +61,17 @@ def run(arguments: argparse.Namespace) -> int:
     batch_size = recipe.train.global_batch_size
     sets, weights = audited_sets(arguments, recipe)
     announce_size(sum(shards.num_samples for shards in sets) * arguments.epochs, arguments.sampled)
+    num_lanes = arguments.num_lanes or recipe.data.num_lanes
+    has_lanes = [shards.has_lanes or arguments.num_lanes is not None for shards in sets]
     world_sizes = arguments.world_sizes or [size for size in DEFAULT_WORLD_SIZES if batch_size % size == 0]
     audit = audit_order(
         lambda: SampleStream.of(
-            [shards.num_samples_of for shards in sets], weights, recipe.seed, batch_size, arguments.num_lanes
+            [shards.num_samples_of for shards in sets],
+            weights,
+            recipe.seed,
+            batch_size,
+            num_lanes,
+            has_lanes,
         ),
         sets,
         AuditPlan(sorted(set(world_sizes)), recipe.train.caption_dropout_prob, arguments.epochs, arguments.sampled),
@@ -72,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         "seed": recipe.seed,
         "global_batch_size": batch_size,
         "epochs": arguments.epochs,
-        "num_lanes": arguments.num_lanes,
+        "num_lanes": num_lanes if any(has_lanes) else None,
         "on_paper": arguments.num_shards is not None,
         "sampled": arguments.sampled,
         **audit.as_json(sets),

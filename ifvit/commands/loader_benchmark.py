@@ -42,7 +42,13 @@ def run(arguments: argparse.Namespace) -> None:
     from ifvit.data.training_data import open_training_data
 
     if arguments.synthetic is None:
-        measure(open_training_data(recipe.data).sets[0], arguments)
+        data = open_training_data(recipe.data)
+        if data.are_fetched or len(data.sets) > 1:
+            raise UserError(
+                f"data: {data.places}: one folder of this machine is measured; give it with --set data.mixture={{}} "
+                "--set data.shards_root=DIR, or measure --synthetic N"
+            )
+        measure(data.sets[0], arguments)
         return
     with tempfile.TemporaryDirectory(prefix="ifvit-loader-") as folder:
         measure(synthetic_shard_set(recipe, Path(folder), arguments.synthetic), arguments)

@@ -13,7 +13,7 @@ from ifvit.config.errors import UserError
 from ifvit.config.schema import Recipe
 from ifvit.data.loader import BatchLoader
 from ifvit.data.online_text import with_prompt_embeds
-from ifvit.data.training_data import TrainingData, open_training_data
+from ifvit.data.training_data import TrainingData, open_training_data, without_secrets
 from ifvit.diffusion.objective import Objective
 from ifvit.diffusion.schedule import NoiseSchedule
 from ifvit.encoders.loading import Encoders, load_encoders
@@ -21,7 +21,7 @@ from ifvit.model import weights as model_folder
 from ifvit.model.attention import set_attention_backend
 from ifvit.model.flops import count_flops
 from ifvit.model.uvit import UViT
-from ifvit.runtime.agreement import agreed_errors, on_first_rank
+from ifvit.runtime.agreement import agreed_errors, gathered, on_first_rank, patient_group
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.environment import last_attempt
 from ifvit.runtime.run_directory import RunDirectory, open_run
@@ -43,11 +43,13 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
     with agreed_errors(ranks):
         num_micro_batches(recipe.train, ranks.world_size)
         data = open_training_data(recipe.data)
+        recipe = without_secrets(recipe)
         encoders = load_encoders(recipe, device)
         data.check(recipe, encoders.autoencoder.identity, encoders.text_encoder.identity)
         check_initial_weights(recipe)
         scaling_factor = data.scaling_factor(recipe.encoders.scaling_factor)
         recipe = with_scaling_factor(recipe, scaling_factor)
+    check_same_on_all_ranks(data, ranks)
     backend = shared_attention_backend(recipe, ranks, device)
     with agreed_errors(ranks):  # only now, so that no mistake above leaves a run behind
         directory = RunDirectory(Path(recipe.runtime.runs_root) / recipe.name)
@@ -80,10 +82,14 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
                 recipe.train.caption_dropout_prob,
                 ranks.rank,
                 ranks.world_size,
+                max(gathered(ranks, ranks.local_rank)) + 1,
                 first_step=state.step,
                 pin_memory=device.type == "cuda",
             )
         )
+        if data.are_fetched:
+            with agreed_errors(ranks, patient_group()):
+                loader.wait_for_first()
         objective = Objective(
             NoiseSchedule(recipe.diffusion, device),
             scaling_factor,
@@ -148,13 +154,25 @@ def check_initial_weights(recipe: Recipe) -> None:
         model_folder.check_same_model(there, recipe.model, f"train.init_from: {folder}")
 
 
+def check_same_on_all_ranks(data: TrainingData, ranks: Ranks) -> None:
+    """Raises UserError where a rank has opened shards of other content, such as an old copy on its machine's disk."""
+    digests = gathered(ranks, data.digest)
+    with agreed_errors(ranks):
+        if others := [rank for rank, digest in enumerate(digests) if digest != digests[0]]:
+            raise UserError(
+                f"{data.places}: has other shards on rank {others[0]} than on rank 0 ({len(others)} of "
+                f"{ranks.world_size} ranks differ); give all machines the same"
+            )
+
+
 def check_same_shards(directory: RunDirectory, data: TrainingData) -> None:
-    """Raises UserError where the run was trained on shards of other content: their order and captions would change."""
+    """Raises UserError where the run was trained on shards of other content or order: it would not be the same run."""
     attempt = last_attempt(directory.environment_file)
     if attempt is not None and attempt["shards_sha256"] != data.digest:
         raise UserError(
-            f"{data.places}: other samples than those that run {directory.path} was trained on; "
-            "restore those, or start under another name (--set name=...)"
+            f"{data.places}: other samples than those that run {directory.path} was trained on, or in another order "
+            "(shards at an address come in lanes, those in a folder do not); restore those, or start under another "
+            "name (--set name=...)"
         )
 
 

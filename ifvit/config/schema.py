@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ifvit.config.addresses import is_address
 from ifvit.config.errors import field_error
 from ifvit.config.fusion import FusionPlan, FusionSchedule, IntermediateFusion, Section
 
@@ -35,8 +36,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 def expanded(location: str) -> str:
-    """A path with ~ resolved; an address such as s3://bucket/folder as it is."""
-    return location.rstrip("/") if "://" in location else str(Path(location).expanduser())
+    """A path with ~ resolved; an address as it is."""
+    return location if is_address(location) else str(Path(location).expanduser())
 
 
 Location = Annotated[Text, AfterValidator(expanded)]
@@ -60,6 +61,9 @@ class DataConfig(Section):
     shards_root: Location | None = None  # shards are written to and read from {shards_root}/{split}; also an address
     split: Name = "train"  # the split that is trained on
     mixture: dict[Name, MixedSet] = Field(default={})  # instead of shards_root: sets trained on together
+    cache_dir: Folder | None = None  # shards at an address are kept there while in use: on a disk of this machine
+    cache_bytes: PositiveInt = 50_000_000_000  # the most that cache_dir holds
+    num_lanes: PositiveInt = 64  # of the order of shards at an address; best a multiple of the number of ranks
     text_storage: Literal["embeddings", "token_ids"] = "embeddings"  # token_ids: the text encoder runs in training
     samples_per_shard: PositiveInt = 1000
     encode_batch_size: PositiveInt = 16  # images per encoder call when shards are made; part of byte identity
@@ -75,6 +79,17 @@ class DataConfig(Section):
         if self.shards_root is not None and self.mixture:
             raise field_error(
                 "mixture", "is given beside data.shards_root: leave that out with --set data.shards_root=null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def check_cache(self) -> "DataConfig":
+        roots = [self.shards_root or "", *(part.shards_root for part in self.mixture.values())]
+        if self.cache_dir is None and any(map(is_address, roots)):
+            raise field_error(
+                "cache_dir",
+                "is missing: shards at an address are kept on a disk of this machine while they are in use; give a "
+                "folder there with --set data.cache_dir=...",
             )
         return self
 

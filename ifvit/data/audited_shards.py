@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ifvit.config.addresses import is_address
 from ifvit.config.schema import Recipe
 from ifvit.data.order import Integers
 from ifvit.data.shard_format import FLOAT, IDS, SampleShapes, index_size, member_span, npy_size
@@ -30,20 +31,31 @@ class AuditedShards:
     index_bytes: int  # of samples.index
     num_captions: Callable[[Integers], Integers]  # of samples below `num_caption_samples`
     num_caption_samples: int
+    has_lanes: bool = False  # their order is that of shards that are fetched
 
     @classmethod
     def of(cls, shard_set: "ShardSet") -> "AuditedShards":
         """Those of an opened index; no tar is read."""
         shards = shard_set.index["shards"]
         num_prompts = sum(shard["prompts"] for shard in shards)
+
+        def stored_counts(samples: Integers) -> Integers:
+            return shard_set.samples.records(samples)["num_prompts"].astype(np.int64)
+
+        def mean_counts(samples: Integers) -> Integers:
+            means = [max(1, round(shard["prompts"] / max(1, shard["samples"]))) for shard in shards]
+            return np.array(means)[shard_set.samples.shards_of(samples)]
+
+        is_fetched = shard_set.cache is not None  # then index.json is here, and not the records of the samples
         return cls(
-            str(shard_set.folder),
-            np.array([shard["samples"] for shard in shards], np.int64),
+            shard_set.place,
+            shard_set.shard_samples,
             np.array([shard["size"] for shard in shards], np.int64),
             row_bytes(shard_set.shapes, shard_set.has_embeddings, round(num_prompts / shard_set.num_samples)),
             index_size(shard_set.num_samples, num_prompts, shard_set.has_embeddings),
-            lambda samples: shard_set.samples.records(samples)["num_prompts"].astype(np.int64),
+            mean_counts if is_fetched else stored_counts,
             min(shard_set.num_samples, MAX_CAPTION_SAMPLES),
+            is_fetched,
         )
 
     @classmethod
@@ -66,6 +78,7 @@ class AuditedShards:
             index_size(num_samples, num_samples * PAPER_CAPTIONS, has_embeddings),
             lambda samples: np.full_like(samples, PAPER_CAPTIONS),
             num_samples,
+            is_address(recipe.data.shards_root or ""),
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -9,13 +9,15 @@ import os
 import re
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from ifvit.config.errors import UserError
 from ifvit.data.remote_folder import RemoteFolder, StoppedError
-from ifvit.data.remote_index import parsed_index, wrong_entry
+from ifvit.data.remote_index import wrong_entry
 from ifvit.data.shard_format import INDEX_FILE, NULL_FILE, SAMPLES_FILE, ShardFiles, index_size
 from ifvit.data.shard_locks import ShardLocks
 from ifvit.runtime.files import write_atomically
@@ -26,14 +28,16 @@ DONE_SECONDS = 10 * 365 * 86_400  # so much older than it is looks a shard that 
 class CacheFolder:
     """The files of `folder`, at most `cache_bytes` in all, and where they come from.
 
-    `content` is that of the remote index.json. Raises UserError where it is damaged, or the largest shard does not fit.
+    `content` is that of the remote index.json, `index` what it says. Raises UserError where the largest shard does not
+    fit, or the folder cannot be written.
     """
 
-    def __init__(self, remote: RemoteFolder, folder: Path, content: bytes, cache_bytes: int) -> None:
+    def __init__(
+        self, remote: RemoteFolder, folder: Path, content: bytes, index: Mapping[str, Any], cache_bytes: int
+    ) -> None:
         self.remote = remote
         self.folder = folder
         self.cache_bytes = cache_bytes
-        index = parsed_index(content, remote)
         shards = index["shards"]
         self.sizes: list[int] = [shard["size"] for shard in shards]
         self.sha256: list[str] = [shard["sha256"] for shard in shards]

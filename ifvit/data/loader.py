@@ -5,20 +5,25 @@ import queue
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ifvit.config.errors import UserError
 from ifvit.data.batch import Batch
 from ifvit.data.batch_buffers import BatchBuffers
-from ifvit.data.mixture import Mixture
-from ifvit.data.order import SampleOrder
+from ifvit.data.lane_order import LaneOrder
 from ifvit.data.reader import SampleReader
+from ifvit.data.remote_shards import LaneShards
+from ifvit.data.sample_index import Integers
+from ifvit.data.sample_stream import RankVisits, Visits
 from ifvit.data.training_data import TrainingData
-from ifvit.runtime.seeding import derived_seed
 
-NUM_THREADS = 2  # reading and crc32 run outside the interpreter's lock
+# Reading and crc32 run outside the interpreter's lock. Of a small sample that is too short a time to gain by a second
+# thread: each would wait for the lock that the other has.
+NUM_THREADS_EMBEDDINGS, NUM_THREADS_TOKEN_IDS = 2, 1
 BATCHES_AHEAD = 3
 
 
@@ -39,6 +44,7 @@ class BatchLoader:
         caption_dropout_prob: float,
         rank: int = 0,
         world_size: int = 1,
+        num_local_ranks: int = 1,
         first_step: int = 0,
         pin_memory: bool = False,
         checks_crc32: bool = True,
@@ -48,19 +54,19 @@ class BatchLoader:
                 f"train.global_batch_size: is {global_batch_size}, must be divisible by the {world_size} ranks"
             )
         self.data = data
-        self.mixture = Mixture(data.weights, seed)
-        self.orders = [
-            SampleOrder(shard_set.num_samples, derived_seed(seed, "set of the mixture", number) if number else seed)
-            for number, shard_set in enumerate(data.sets)
+        self.stream = data.stream(seed, global_batch_size)
+        self.lanes = [
+            LaneShards(order, shard_set, rank, world_size, num_local_ranks) if isinstance(order, LaneOrder) else None
+            for order, shard_set in zip(self.stream.orders, data.sets, strict=True)
         ]
-        self.global_batch_size = global_batch_size
+        self.visits = RankVisits(self.stream, rank, world_size)
         self.caption_dropout_prob = caption_dropout_prob
-        self.rank, self.world_size = rank, world_size
         self.num_rows = global_batch_size // world_size
+        num_threads = NUM_THREADS_EMBEDDINGS if data.has_embeddings else NUM_THREADS_TOKEN_IDS
         self.readers: queue.SimpleQueue[list[SampleReader]] = queue.SimpleQueue()
-        for _ in range(NUM_THREADS):
+        for _ in range(num_threads):
             self.readers.put([SampleReader(shard_set, checks_crc32) for shard_set in data.sets])
-        self.executor = ThreadPoolExecutor(NUM_THREADS, "batch loader")
+        self.executor = ThreadPoolExecutor(num_threads, "batch loader")
         self.steps = itertools.count(first_step)
         self.ahead: deque[tuple[Future[Batch], BatchBuffers]] = deque()
         self.error: Exception | None = None
@@ -88,6 +94,10 @@ class BatchLoader:
             self.error = error
             raise
 
+    def wait_for_first(self) -> None:
+        """Until the first batch is there; shards may have to be fetched for it. Raises what reading it met."""
+        self.ahead[0][0].result()
+
     def __enter__(self) -> "BatchLoader":
         return self
 
@@ -99,6 +109,9 @@ class BatchLoader:
     def close(self) -> None:
         """End the threads and close the shards."""
         self.is_closed = True
+        for lanes in self.lanes:
+            if lanes is not None:
+                lanes.close()
         self.executor.shutdown(cancel_futures=True)
         while not self.readers.empty():
             for reader in self.readers.get():
@@ -109,22 +122,15 @@ class BatchLoader:
 
     def read_batch(self, step: int, buffers: BatchBuffers) -> Batch:
         """This rank's rows of the global batch of `step`, in `buffers`."""
-        global_rows = np.arange(self.rank, self.global_batch_size, self.world_size)
-        sets, positions = self.mixture.split(step * self.global_batch_size + global_rows)
+        visits = self.visits.of(step)
         sample_ids = np.empty(self.num_rows, np.int64)
         is_dropped = np.empty(self.num_rows, np.bool_)
         buffers.wait_until_free()
         readers = self.readers.get()
         try:
-            for order, reader, number in zip(self.orders, readers, itertools.count(), strict=False):
-                rows = np.flatnonzero(sets == number)
-                own = positions[rows]
-                samples = order.samples(own)
-                records = reader.shard_set.samples.records(samples)
-                captions = order.caption_choices(own, samples, records["num_prompts"])
-                reader.read(samples, captions, buffers.moments, buffers.text, rows)
-                sample_ids[rows] = records["id"]
-                is_dropped[rows] = order.is_dropped(own, samples, self.caption_dropout_prob)
+            for number, reader in enumerate(readers):
+                rows = np.flatnonzero(visits.sets == number)
+                sample_ids[rows], is_dropped[rows] = self.read_rows(number, reader, visits, rows, buffers)
         finally:
             self.readers.put(readers)
         has_embeddings = self.data.has_embeddings
@@ -134,5 +140,19 @@ class BatchLoader:
             input_ids=None if has_embeddings else buffers.tensor(buffers.text.astype(np.int64)),
             is_dropped=buffers.tensor(is_dropped),
             sample_ids=buffers.tensor(sample_ids),
-            global_rows=buffers.tensor(global_rows),
+            global_rows=buffers.tensor(visits.positions - step * self.stream.global_batch_size),
         )
+
+    def read_rows(
+        self, number: int, reader: SampleReader, visits: Visits, rows: Integers, buffers: BatchBuffers
+    ) -> tuple[Integers, NDArray[np.bool_]]:
+        """The `rows` that are of set `number`, into `buffers`; their sample ids, and where the caption is dropped."""
+        order, lanes = self.stream.orders[number], self.lanes[number]
+        positions, samples = visits.own_positions[rows], visits.samples[rows]
+        with ExitStack() as stack:
+            if lanes is not None:
+                reader.close_all_but(stack.enter_context(lanes.need(positions, samples)))
+            records = reader.shard_set.samples.records(samples)
+            captions = order.caption_choices(positions, samples, records["num_prompts"])
+            reader.read(samples, captions, buffers.moments, buffers.text, rows)
+        return records["id"], order.is_dropped(positions, samples, self.caption_dropout_prob)

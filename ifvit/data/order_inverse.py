@@ -9,6 +9,7 @@ import numpy as np
 
 from ifvit.data.lane_order import LaneOrder
 from ifvit.data.order import FEISTEL_ROUNDS, Integers, SampleOrder, Words, hashed
+from ifvit.data.row_permutation import drawn
 from ifvit.runtime.seeding import derived_seed
 
 
@@ -64,9 +65,5 @@ def unmixed(numbers: Words, sides: Words, keys: Words) -> Words:
     """One pass of the network of `row_permutation.mixed`, backwards."""
     left, right = numbers // sides, numbers % sides
     for number in reversed(range(FEISTEL_ROUNDS)):
-        word = keys + (left + np.uint64((number << 32) + 1)) * np.uint64(0x9E3779B97F4A7C15)
-        word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed = ((word >> np.uint64(32)) * sides) >> np.uint64(32)
-        left, right = (right + sides - mixed) % sides, left
+        left, right = (right + sides - drawn(number, left, sides, keys)) % sides, left
     return left * sides + right

@@ -1,21 +1,23 @@
-"""Members of samples, read at known offsets and checked by crc32 at every read."""
+"""Samples as rows of a batch: which bytes of their members are read, and who is named when they are damaged."""
 
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ifvit.config.errors import UserError
-from ifvit.data.sample_index import Integers
+from ifvit.data.array_rows import MAX_OPEN_SHARDS, OTHER_CRC32, ArrayRows, DamageError
+from ifvit.data.row_memory import ScratchRows, byte_rows
+from ifvit.data.sample_index import Bytes, Integers
 from ifvit.data.shard_format import (
     BLOCK,
     FLOAT,
     IDS,
-    MAKE_AGAIN,
     SampleShapes,
     ShardFiles,
     member_name,
@@ -26,10 +28,8 @@ from ifvit.data.shard_format import (
 )
 from ifvit.data.shard_set import ShardSet
 
-MAX_OPEN_SHARDS = 256
-NOTHING = memoryview(bytearray())
-OTHER_KIND = "it holds another kind of array than its shard's index says"
-OTHER_CRC32 = "its crc32 differs"
+Records = NDArray[np.void]
+MOMENTS, INPUT_IDS, FIRST_EMBEDS = 0, 1, 2  # numbers of members in `member_suffixes`
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class SampleLayout:
     ids_header: bytes
     ids_start: int
     ids_end: int
-    embeds_start: int
-    embeds_span: int  # from one caption's embeddings to the next one's
+    embeds_start: int  # of the first caption's; each next one's lie member_span later
 
     @classmethod
     def of(cls, shapes: SampleShapes, num_prompts: int) -> "SampleLayout":
@@ -51,32 +50,25 @@ class SampleLayout:
             ids_start=ids_start,
             ids_end=ids_start + ids_size,
             embeds_start=ids_start + member_span(ids_size),
-            embeds_span=member_span(npy_size(FLOAT, shapes.prompt_embeds)),
         )
-
-
-class DamageError(Exception):
-    """What is wrong with a member: (number of the member in its sample, what)."""
 
 
 class SampleReader:
     """Reads rows of a batch into arrays that are there already, and of each sample only what training uses.
 
-    Plain reads, no memory map: a failing disk is then an error, not the death of the process. For one thread.
-    `checks_crc32` False is for benchmarks.
+    For one thread. `checks_crc32` False is for benchmarks.
     """
 
     def __init__(self, shard_set: ShardSet, checks_crc32: bool = True, max_open_shards: int = MAX_OPEN_SHARDS) -> None:
         self.shard_set = shard_set
         self.shapes = shard_set.shapes
-        self.checks_crc32 = checks_crc32
-        self.max_open_shards = max_open_shards
+        self.arrays = ArrayRows(shard_set.folder, checks_crc32, max_open_shards)
         self.moments_header = npy_header(FLOAT, self.shapes.moments)
+        self.moments_size = npy_size(FLOAT, self.shapes.moments)
         self.embeds_header = npy_header(FLOAT, self.shapes.prompt_embeds)
-        self.found_header = bytearray(len(self.moments_header))
+        self.embeds_span = member_span(npy_size(FLOAT, self.shapes.prompt_embeds))
+        self.tails = ScratchRows()
         self.layouts: dict[int, SampleLayout] = {}  # by number of captions
-        self.tail = memoryview(bytearray())  # what lies behind the moments up to the end of the token ids
-        self.open_shards: dict[int, int] = {}  # shard number to file descriptor, the one opened longest ago first
 
     def read(
         self, samples: Integers, captions: Integers, moments: NDArray[np.float16], text: NDArray, rows: Integers
@@ -87,136 +79,84 @@ class SampleReader:
         UserError naming the shard and the member that is damaged.
         """
         index = self.shard_set.samples
-        records = index.records(samples)
-        text_crc32 = records["input_ids_crc32"]
-        read_row: Callable[..., None] = self.read_ids_row
+        shards, records = index.shards_of(samples), index.records(samples)
+        starts = records["offset"] + BLOCK
+        crc32, moments_rows = records["moments_crc32"], byte_rows(moments, rows)
         if self.shard_set.has_embeddings:
-            text_crc32 = index.prompt_embeds_crc32(samples, records["first_prompt_embeds"] + captions)
-            read_row = self.read_embeds_row
-        moments_rows, text_rows = byte_rows(moments, rows), byte_rows(text, rows)
-        members = zip(
-            index.shards_of(samples).tolist(),
-            *(records[name].tolist() for name in ("offset", "num_prompts", "moments_crc32")),
-            *(text_crc32.tolist(), captions.tolist(), moments_rows, text_rows),
-            strict=True,
-        )
-        for number, values in enumerate(members):
-            try:
-                read_row(*values)
-            except DamageError as damage:
-                raise self.damaged(int(samples[number]), *damage.args) from damage
+            with self.naming(samples, MOMENTS):
+                self.arrays.read(shards, starts, self.moments_header, crc32, moments_rows)
+            first = [self.layout(count).embeds_start for count in records["num_prompts"].tolist()]
+            starts += np.array(first, np.int64) + captions * self.embeds_span
+            crc32 = index.prompt_embeds_crc32(samples, records["first_prompt_embeds"] + captions)
+            with self.naming(samples, FIRST_EMBEDS + captions):
+                self.arrays.read(shards, starts, self.embeds_header, crc32, byte_rows(text, rows))
+        else:  # one read for both: the token ids of all captions lie behind the moments and are small
+            tails, tail_rows = self.tail_rows(records)
+            with self.naming(samples, MOMENTS):
+                self.arrays.read(shards, starts, self.moments_header, crc32, moments_rows, tail_rows)
+            for count in np.unique(records["num_prompts"]).tolist():
+                chosen = np.flatnonzero(records["num_prompts"] == count)
+                with self.naming(samples[chosen], INPUT_IDS):
+                    ids = self.ids_in(tails[chosen], count, records["input_ids_crc32"][chosen])
+                text[rows[chosen]] = ids[np.arange(len(chosen)), captions[chosen]]
 
-    def read_embeds_row(
-        self,
-        shard: int,
-        offset: int,
-        num_prompts: int,
-        moments_crc32: int,
-        text_crc32: int,
-        caption: int,
-        moments: memoryview,
-        text: memoryview,
-    ) -> None:
-        layout, start = self.layout(num_prompts), offset + BLOCK
-        file = self.descriptor(shard)
-        self.read_array(file, 0, start, self.moments_header, moments_crc32, moments)
-        start += layout.embeds_start + caption * layout.embeds_span
-        self.read_array(file, 2 + caption, start, self.embeds_header, text_crc32, text)
+    def tail_rows(self, records: Records) -> tuple[Bytes, list[memoryview]]:
+        """Memory for what lies behind the moments up to the end of the token ids: (R, most bytes), and each row's."""
+        sizes = [self.layout(count).ids_end - self.moments_size for count in records["num_prompts"].tolist()]
+        tails, rows = self.tails.take(len(sizes), max(sizes, default=0))
+        return tails, [row[:size] for row, size in zip(rows, sizes, strict=True)]
 
-    def read_ids_row(
-        self,
-        shard: int,
-        offset: int,
-        num_prompts: int,
-        moments_crc32: int,
-        text_crc32: int,
-        caption: int,
-        moments: memoryview,
-        text: memoryview,
-    ) -> None:
-        """One read for both: the token ids of all captions lie behind the moments and are small."""
+    def ids_in(self, tails: Bytes, num_prompts: int, crc32: NDArray[np.uint32]) -> NDArray[np.uint16]:
+        """(R, num_prompts, T): the token ids of all captions in `tails`."""
         layout = self.layout(num_prompts)
-        moments_size = len(self.moments_header) + len(moments)
-        tail = self.tail[: layout.ids_end - moments_size]
-        self.read_array(self.descriptor(shard), 0, offset + BLOCK, self.moments_header, moments_crc32, moments, tail)
-        ids = tail[layout.ids_start - moments_size :]
-        header = layout.ids_header
-        if ids[: len(header)] != header:
-            raise DamageError(1, OTHER_KIND)
-        if self.checks_crc32 and zlib.crc32(ids) != text_crc32:
-            raise DamageError(1, OTHER_CRC32)
-        first = len(header) + caption * len(text)
-        text[:] = ids[first : first + len(text)]
-
-    def read_array(
-        self,
-        file: int,
-        member: int,
-        start: int,
-        header: bytes,
-        crc32: int,
-        out: memoryview,
-        tail: memoryview = NOTHING,
-    ) -> None:
-        """The array whose file starts at byte `start` into `out`, and what follows it into `tail`."""
-        found = self.found_header
-        try:
-            size = os.preadv(file, [found, out, tail], start)
-        except OSError as error:
-            raise DamageError(member, f"reading it fails ({error.strerror})") from error
-        if size != len(found) + len(out) + len(tail):
-            raise DamageError(member, "its shard is cut off before it ends")
-        if found != header:
-            raise DamageError(member, OTHER_KIND)
-        if self.checks_crc32 and zlib.crc32(out, zlib.crc32(found)) != crc32:
-            raise DamageError(member, OTHER_CRC32)
+        start = layout.ids_start - self.moments_size
+        headers = tails[:, start : start + len(layout.ids_header)]
+        values = np.ascontiguousarray(tails[:, start + len(layout.ids_header) : layout.ids_end - self.moments_size])
+        self.arrays.check(headers, layout.ids_header, crc32, byte_rows(values, np.arange(len(values))))
+        return values.view(IDS).reshape(len(values), num_prompts, -1)
 
     def prompts(self, sample: int) -> list[str]:
         """All captions of one sample, as text."""
-        index = self.shard_set.samples
-        record = index.records(np.array([sample]))[0]
+        record, shard = self.record(sample)
         num_prompts, size = int(record["num_prompts"]), int(record["prompts_size"])
-        layout = self.layout(num_prompts)
         num_embeds = num_prompts if self.shard_set.has_embeddings else 0
-        start = int(record["offset"]) + BLOCK + layout.embeds_start + num_embeds * layout.embeds_span
-        content = os.pread(self.descriptor(int(index.shards_of(np.array([sample]))[0])), size, start)
+        start = int(record["offset"]) + BLOCK + self.layout(num_prompts).embeds_start + num_embeds * self.embeds_span
+        content = os.pread(self.arrays.descriptors([shard])[0], size, start)
         if zlib.crc32(content) != record["prompts_crc32"]:
-            raise self.damaged(sample, 2 + num_embeds, OTHER_CRC32)
+            raise self.damaged(sample, FIRST_EMBEDS + num_embeds, OTHER_CRC32)
         prompts: list[str] = json.loads(content)
         return prompts
 
     def layout(self, num_prompts: int) -> SampleLayout:
         if num_prompts not in self.layouts:
-            layout = SampleLayout.of(self.shapes, num_prompts)
-            self.layouts[num_prompts] = layout
-            if layout.ids_end > len(self.tail):
-                self.tail = memoryview(bytearray(layout.ids_end))
+            self.layouts[num_prompts] = SampleLayout.of(self.shapes, num_prompts)
         return self.layouts[num_prompts]
 
-    def descriptor(self, shard: int) -> int:
-        if shard not in self.open_shards:
-            if len(self.open_shards) >= self.max_open_shards:
-                os.close(self.open_shards.pop(next(iter(self.open_shards))))
-            self.open_shards[shard] = os.open(ShardFiles(self.shard_set.folder, shard).tar, os.O_RDONLY)
-        return self.open_shards[shard]
+    def record(self, sample: int) -> tuple[np.void, int]:
+        """Of one sample, and the number of its shard."""
+        index, samples = self.shard_set.samples, np.array([sample])
+        return index.records(samples)[0], int(index.shards_of(samples)[0])
 
-    def damaged(self, sample: int, member: int, how: str) -> UserError:
-        index = self.shard_set.samples
-        record = index.records(np.array([sample]))[0]
+    @contextmanager
+    def naming(self, samples: Integers, members: Integers | int) -> Iterator[None]:
+        """Says of which member a damage is that is found in the block; `members` are those that are read there."""
+        try:
+            yield
+        except DamageError as damage:
+            row, what = damage.args
+            member = int(np.broadcast_to(members, len(samples))[row])
+            raise self.damaged(int(samples[row]), member, what) from damage
+
+    def damaged(self, sample: int, member: int, what: str) -> UserError:
+        record, shard = self.record(sample)
         suffix = member_suffixes(int(record["num_prompts"]), self.shard_set.has_embeddings)[member]
-        tar = ShardFiles(self.shard_set.folder, int(index.shards_of(np.array([sample]))[0])).tar
-        return UserError(
-            f"{tar}: is damaged: {member_name(int(record['id']), suffix)}: {how}; delete the shard and {MAKE_AGAIN}"
-        )
+        tar = ShardFiles(self.shard_set.folder, shard).tar
+        fix = self.shard_set.mending
+        return UserError(f"{tar}: is damaged: {member_name(int(record['id']), suffix)}: {what}; {fix}")
+
+    def close_all_but(self, shards: Set[int]) -> None:
+        """Close the tars of all other shards."""
+        self.arrays.close_all_but(shards)
 
     def close(self) -> None:
-        while self.open_shards:
-            os.close(self.open_shards.popitem()[1])
-
-
-def byte_rows(array: NDArray, rows: Integers) -> list[memoryview]:
-    """The memory of `rows` of a contiguous array."""
-    assert array.flags.c_contiguous
-    size = array.nbytes // len(array)
-    content = array.data.cast("B")
-    return [content[start : start + size] for start in (rows * size).tolist()]
+        self.arrays.close_all_but(frozenset())

@@ -8,7 +8,7 @@ from typing import Any
 from ifvit.config.errors import UserError
 from ifvit.data.remote_folder import RemoteFolder
 from ifvit.data.sealed_json import unsealed
-from ifvit.data.shard_format import FORMAT_VERSION, INDEX_FILE, ShardFiles
+from ifvit.data.shard_format import FORMAT_VERSION, INDEX_FILE, ShardFiles, index_size
 
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -33,6 +33,13 @@ def parsed_index(content: bytes, remote: RemoteFolder) -> dict[str, Any]:
     if wrong is not None:
         raise wrong_entry(remote, wrong)
     return index
+
+
+def set_bytes(index: Mapping[str, Any]) -> int:
+    """Of all tars and of samples.index."""
+    has_embeddings = index["text_storage"] == "embeddings"
+    shards = index["shards"]
+    return sum(each["size"] + index_size(each["samples"], each["prompts"], has_embeddings) for each in shards)
 
 
 def wrong_entry(remote: RemoteFolder, shard: int) -> UserError:

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from ifvit.config.errors import UserError
 from ifvit.data.cache_folder import CacheFolder
 from ifvit.data.lane_order import LaneOrder
 from ifvit.data.remote_folder import RemoteFolder
-from ifvit.data.sample_index import Integers, SampleIndex
+from ifvit.data.remote_index import parsed_index, set_bytes
+from ifvit.data.sample_index import Integers
 from ifvit.data.shard_cache import ShardCache
 from ifvit.data.shard_format import INDEX_FILE
 from ifvit.data.shard_set import ShardSet
@@ -18,27 +19,30 @@ from ifvit.data.shard_set import ShardSet
 PLANS_PER_BLOCK = 16  # how often, while a block is read, a lane looks ahead
 
 
-def is_address(location: str) -> bool:
-    """Whether `location` is no path of this machine."""
-    return "://" in location
+def open_remote_shards(addresses: Sequence[str], cache_dir: str, cache_bytes: int) -> list[ShardSet]:
+    """The shards at addresses such as https://host/folder/train; `cache_dir` gets those that are read.
 
-
-def folder_address(root: str, split: str) -> str:
-    """The address of the folder of `split` below `root`, which may end in a signature (?...)."""
-    path, mark, query = root.partition("?")
-    return f"{path.rstrip('/')}/{split}{mark}{query}"
-
-
-def open_remote_shards(location: str, cache_dir: str, cache_bytes: int) -> tuple[ShardSet, CacheFolder]:
-    """The shards at an address such as https://host/folder/train, and the folder of this machine that they come to.
-
-    Raises UserError where there are none, they cannot be reached, or `cache_bytes` do not hold the largest shard.
+    Raises UserError where there are none, they cannot be reached, or `cache_bytes` do not hold the largest shards.
     """
-    remote = RemoteFolder(location)
-    content = remote.read(INDEX_FILE)
-    folder = Path(cache_dir) / hashlib.sha256(content).hexdigest()[:16]
-    cache_folder = CacheFolder(remote, folder, content, cache_bytes)
-    return ShardSet.open(folder, has_all_tars=False), cache_folder
+    remotes = [RemoteFolder(address) for address in addresses]
+    contents = [remote.read(INDEX_FILE) for remote in remotes]
+    indices = [parsed_index(content, remote) for content, remote in zip(contents, remotes, strict=True)]
+    rooms = shared_room(cache_bytes, [set_bytes(index) for index in indices])
+    shard_sets = []
+    for remote, content, index, room in zip(remotes, contents, indices, rooms, strict=True):
+        folder = Path(cache_dir) / hashlib.sha256(content).hexdigest()[:16]
+        shard_sets.append(ShardSet.open(folder, CacheFolder(remote, folder, content, index, room)))
+    return shard_sets
+
+
+def shared_room(room: int, sizes: Sequence[int]) -> list[int]:
+    """How much of `room` bytes each of several sets of `sizes` bytes gets: as much, or what it has in all."""
+    shares = [0] * len(sizes)
+    for place, number in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
+        others = len(sizes) - place - 1
+        shares[number] = room // (others + 1) if others == 0 else min(sizes[number], room // (others + 1))
+        room -= shares[number]
+    return shares
 
 
 class LaneShards:
@@ -50,18 +54,18 @@ class LaneShards:
     def __init__(
         self,
         order: LaneOrder,
-        samples: SampleIndex,
-        folder: CacheFolder,
+        shard_set: ShardSet,
         rank: int = 0,
         world_size: int = 1,
         num_local_ranks: int = 1,
     ) -> None:
+        assert shard_set.cache is not None
         self.order = order
-        self.samples = samples
+        self.samples = shard_set.samples
         self.rank = rank
         self.world_size = world_size
-        check_room(order, folder, world_size, num_local_ranks)
-        self.cache = ShardCache(folder, num_local_ranks, announces=rank == 0)
+        check_room(order, shard_set.cache, world_size, num_local_ranks)
+        self.cache = ShardCache(shard_set.cache, num_local_ranks, announces=rank == 0)
         self.block_positions = order.window * order.num_lanes  # in so many positions every lane ends a block
         self.stride = max(1, self.block_positions // PLANS_PER_BLOCK)
         self.planned = -1

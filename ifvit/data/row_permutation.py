@@ -23,16 +23,23 @@ def mixed(numbers: Words, sides: Words, keys: Words) -> Words:
     left = numbers // sides
     right = numbers - left * sides
     for number in range(FEISTEL_ROUNDS):
-        # A hash of the row's key, the round and `right`, in place: the time is that of memory. The upper half of it, as
-        # a fraction of 2^32, picks one of 0..side-1.
-        word = right + np.uint64(number << 32)
-        word *= np.uint64(0x9E3779B97F4A7C15)
-        word += keys
-        word ^= word >> np.uint64(32)
-        word *= np.uint64(0xBF58476D1CE4E5B9)
-        word >>= np.uint64(32)
-        word *= sides
-        word >>= np.uint64(32)
+        word = drawn(number, right, sides, keys)
         word += left
         left, right = right, np.minimum(word, word - sides)  # modulo side: below 0 the difference wraps to a huge one
     return left * sides + right
+
+
+def drawn(number: int, halves: Words, sides: Words, keys: Words) -> Words:
+    """One of 0..sides[k]-1 for each row, by a hash of its key, the number of the round, and halves[k].
+
+    The upper half of the hash is taken as a fraction of 2^32. In place, as the time is that of memory.
+    """
+    word = halves + np.uint64(number << 32)
+    word *= np.uint64(0x9E3779B97F4A7C15)
+    word += keys
+    word ^= word >> np.uint64(32)
+    word *= np.uint64(0xBF58476D1CE4E5B9)
+    word >>= np.uint64(32)
+    word *= sides
+    word >>= np.uint64(32)
+    return word

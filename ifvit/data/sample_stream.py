@@ -1,5 +1,6 @@
 """What stands at each global position of a run, and which rank reads it: the orders of its sets, mixed by weight."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifvit.data.lane_order import LaneOrder, rank_positions
-from ifvit.data.mixture import CYCLE, Mixture
+from ifvit.data.mixture import Mixture
 from ifvit.data.order import Integers, SampleOrder
 from ifvit.runtime.seeding import derived_seed
+
+ROWS_AT_ONCE = 4096
 
 
 class Order(Protocol):
@@ -61,20 +64,20 @@ class SampleStream:
         weights: Sequence[float],
         seed: int,
         global_batch_size: int,
-        num_lanes: int | None = None,
+        num_lanes: int = 64,
+        has_lanes: Sequence[bool] | None = None,
     ) -> "SampleStream":
         """That of a run with this seed. `shard_sizes`: of each set, the samples in each of its shards.
 
-        With `num_lanes` the order is that of shards that are fetched.
+        `has_lanes`: of each set, whether its order is that of shards that are fetched; None: of none.
         """
-        orders = []
-        for number, sizes in enumerate(shard_sizes):
+        has_lanes = has_lanes or [False] * len(shard_sizes)
+        orders: list[Order] = []
+        for number, (sizes, is_laned) in enumerate(zip(shard_sizes, has_lanes, strict=True)):
             set_seed = derived_seed(seed, "set of the mixture", number) if number else seed
-            if num_lanes is None:
-                orders.append(SampleOrder(int(sizes.sum()), set_seed))
-            else:
-                orders.append(LaneOrder(sizes, set_seed, num_lanes))
-        return cls(orders, Mixture(weights, seed), global_batch_size)
+            order = LaneOrder(sizes, set_seed, num_lanes) if is_laned else SampleOrder(int(sizes.sum()), set_seed)
+            orders.append(order)
+        return cls(orders, Mixture(weights, seed, num_lanes if any(has_lanes) else 1), global_batch_size)
 
     def visits(self, positions: Integers) -> Visits:
         """What stands at global `positions`."""
@@ -101,10 +104,32 @@ class SampleStream:
 
     def length(self, epochs: int) -> int:
         """The number of positions after which every set has had `epochs` whole epochs."""
-        if len(self.orders) == 1:
-            return epochs * self.orders[0].num_samples
-        cycles = [
-            -(-epochs * order.num_samples // int(count))
-            for order, count in zip(self.orders, self.mixture.counts, strict=True)
-        ]
-        return max(cycles) * CYCLE
+        return self.mixture.length([order.num_samples for order in self.orders], epochs)
+
+
+class RankVisits:
+    """What one rank reads in each step. Any thread may ask.
+
+    Several steps are found at once: of a few rows most of the time goes into calling numpy.
+    """
+
+    def __init__(self, stream: SampleStream, rank: int, world_size: int) -> None:
+        self.stream = stream
+        self.rank, self.world_size = rank, world_size
+        self.num_rows = stream.global_batch_size // world_size
+        self.num_steps = max(1, ROWS_AT_ONCE // self.num_rows)
+        self.lock = threading.Lock()
+        self.found: dict[int, Visits] = {}  # those of steps k * num_steps .. (k + 1) * num_steps - 1, by k
+
+    def of(self, step: int) -> Visits:
+        """The visits of the rank's rows of a global batch."""
+        number, place = divmod(step, self.num_steps)
+        with self.lock:
+            if number not in self.found:
+                steps = range(number * self.num_steps, (number + 1) * self.num_steps)
+                positions = [self.stream.rank_positions(each, self.rank, self.world_size) for each in steps]
+                earlier = self.found.get(number - 1)  # where another thread may be
+                self.found = {number: self.stream.visits(np.concatenate(positions))}
+                if earlier is not None:
+                    self.found[number - 1] = earlier
+            return self.found[number].rows(slice(place * self.num_rows, (place + 1) * self.num_rows))

@@ -34,7 +34,7 @@ def check_shards(
     if checks_scaling_factor and recipe.encoders.scaling_factor is not None:
         values.append(("encoders.scaling_factor", recipe.encoders.scaling_factor, shard_set.scaling_factor))
     problems = [
-        f"{field}: is {ours}, but the shards in {shard_set.folder} were made with {theirs}; make shards for this "
+        f"{field}: is {ours}, but the shards in {shard_set.place} were made with {theirs}; make shards for this "
         f"recipe or set {field}={theirs}"
         for field, ours, theirs in values
         if ours != theirs
@@ -47,7 +47,7 @@ def check_shards(
     ]
     problems += [
         f"{field}: {given[name]} has other content (sha256 {given[digest][:12]}) than what made the shards in "
-        f"{shard_set.folder}: {stored[name]} ({stored[digest][:12]}); give that one or make shards anew"
+        f"{shard_set.place}: {stored[name]} ({stored[digest][:12]}); give that one or make shards anew"
         for field, given, stored, name, digest in digests
         if given is not None and given[digest] != stored[digest]
     ]

@@ -5,10 +5,11 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ifvit.config.errors import UserError
@@ -25,12 +26,23 @@ from ifvit.data.shard_format import (
     npy_header,
 )
 
+if TYPE_CHECKING:
+    from ifvit.data.cache_folder import CacheFolder
+
 
 class ShardSet:
     """The shards of one split. `open` checks that the files are there and belong together; reading checks members."""
 
-    def __init__(self, folder: Path, index: dict[str, Any], samples: SampleIndex, null_prompt_embeds: Tensor) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        index: dict[str, Any],
+        samples: SampleIndex,
+        null_prompt_embeds: Tensor,
+        cache: "CacheFolder | None" = None,
+    ) -> None:
         self.folder = folder
+        self.cache = cache
         self.index = index
         self.samples = samples
         self.null_prompt_embeds = null_prompt_embeds  # (T, X) float32: the encoding of ""
@@ -53,20 +65,35 @@ class ShardSet:
     def has_embeddings(self) -> bool:
         return self.text_storage == "embeddings"
 
+    @property
+    def place(self) -> str:
+        """Where the shards come from, as it may be shown."""
+        return str(self.folder) if self.cache is None else self.cache.remote.name()
+
+    @property
+    def mending(self) -> str:
+        """What to do about a damaged shard."""
+        return f"delete the shard and {MAKE_AGAIN}" if self.cache is None else "delete it: the next start fetches it"
+
+    @property
+    def shard_samples(self) -> NDArray[np.int64]:
+        """(K,): the number of samples in each shard."""
+        return np.diff(self.samples.first_samples)
+
     @classmethod
-    def open(cls, folder: str | Path, has_all_tars: bool = True) -> "ShardSet":
+    def open(cls, folder: str | Path, cache: "CacheFolder | None" = None) -> "ShardSet":
         """The finished shards in `folder`. Raises UserError naming the file that is missing, damaged or too much.
 
-        `has_all_tars` False is for a cache, where tars come when they are needed.
+        `cache`: the folder is the local picture of one elsewhere, where tars come when they are needed.
         """
         folder = Path(folder)
         index = read_index(folder / INDEX_FILE)
         try:
-            if has_all_tars:
+            if cache is None:
                 check_listing(folder, index["shards"])
             samples = SampleIndex(folder / SAMPLES_FILE, index["shards"], index["text_storage"] == "embeddings")
             null_prompt_embeds = read_null_prompt_embeds(folder / NULL_FILE, index)
-            return cls(folder, index, samples, null_prompt_embeds)
+            return cls(folder, index, samples, null_prompt_embeds, cache)
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder / INDEX_FILE}: is damaged ({error}); delete it and {MAKE_AGAIN}") from error
 

@@ -8,8 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ifvit.config.addresses import address_in, is_address, public_text
 from ifvit.config.errors import UserError
-from ifvit.config.schema import DataConfig, Recipe
+from ifvit.config.schema import DataConfig, MixedSet, Recipe
+from ifvit.data.remote_shards import open_remote_shards
+from ifvit.data.sample_stream import SampleStream
 from ifvit.data.shard_check import check_shards
 from ifvit.data.shard_set import ShardSet
 
@@ -20,17 +23,37 @@ class TrainingData:
 
     sets: tuple[ShardSet, ...]
     weights: tuple[float, ...] = (1.0,)
+    num_lanes: int = 64  # of the order of sets that are fetched
 
     @property
     def digest(self) -> str:
-        """sha256 of what a run reads, wherever the folders lie."""
-        digests = [shard_set.digest for shard_set in self.sets]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        """sha256 of what a run reads and of what kind its order is, wherever the folders lie."""
+        lanes = f"{self.num_lanes} lanes"
+        parts = [shard_set.digest + lanes * (shard_set.cache is not None) for shard_set in self.sets]
+        if parts == [self.sets[0].digest]:
+            return parts[0]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     @property
     def places(self) -> str:
         """The folders, for an error."""
-        return ", ".join(str(shard_set.folder) for shard_set in self.sets)
+        return ", ".join(shard_set.place for shard_set in self.sets)
+
+    @property
+    def are_fetched(self) -> bool:
+        """Whether shards of some set come from elsewhere while training goes on."""
+        return any(shard_set.cache is not None for shard_set in self.sets)
+
+    def stream(self, seed: int, global_batch_size: int) -> SampleStream:
+        """The samples in the order in which a run with `seed` reads them."""
+        return SampleStream.of(
+            [shard_set.shard_samples for shard_set in self.sets],
+            self.weights,
+            seed,
+            global_batch_size,
+            self.num_lanes,
+            [shard_set.cache is not None for shard_set in self.sets],
+        )
 
     @property
     def has_embeddings(self) -> bool:
@@ -73,12 +96,29 @@ class TrainingData:
 def open_training_data(data: DataConfig) -> TrainingData:
     """The finished shards that a recipe names. Raises UserError where some are missing or damaged."""
     if data.shards_root is not None:
-        return TrainingData((ShardSet.open(Path(data.shards_root) / data.split),))
-    parts = [part for _, part in mixed_sets(data)]
-    sets = tuple(ShardSet.open(Path(part.shards_root) / part.split) for part in parts)
-    return TrainingData(sets, tuple(part.weight for part in parts))
+        parts = [MixedSet(shards_root=data.shards_root, split=data.split, weight=1.0)]
+    else:
+        parts = [part for _, part in mixed_sets(data)]
+    addresses = [address_in(part.shards_root, part.split) for part in parts if is_address(part.shards_root)]
+    fetched = iter(open_remote_shards(addresses, data.cache_dir or "", data.cache_bytes))
+    sets = [
+        next(fetched) if is_address(part.shards_root) else ShardSet.open(Path(part.shards_root) / part.split)
+        for part in parts
+    ]
+    return TrainingData(tuple(sets), tuple(part.weight for part in parts), data.num_lanes)
 
 
-def mixed_sets(data: DataConfig) -> list[tuple[str, Any]]:
+def mixed_sets(data: DataConfig) -> list[tuple[str, MixedSet]]:
     """(name, set) of a mixture, in an order that does not depend on how the recipe is written."""
     return sorted(data.mixture.items())
+
+
+def without_secrets(recipe: Recipe) -> Recipe:
+    """The recipe as a run keeps it: without the passwords and signatures that addresses of shards may have."""
+    data = recipe.data
+    mixture = {
+        name: part.model_copy(update={"shards_root": public_text(part.shards_root)})
+        for name, part in data.mixture.items()
+    }
+    root = None if data.shards_root is None else public_text(data.shards_root)
+    return recipe.model_copy(update={"data": data.model_copy(update={"shards_root": root, "mixture": mixture})})

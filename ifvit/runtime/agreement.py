@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
@@ -11,25 +12,37 @@ from ifvit.config.verbs import USER_ERROR_EXIT_CODE
 from ifvit.runtime.distributed import Ranks
 
 Result = TypeVar("Result")
+PATIENCE = timedelta(days=7)
 
 
 @contextmanager
-def agreed_errors(ranks: Ranks) -> Iterator[None]:
+def agreed_errors(ranks: Ranks, group: dist.ProcessGroup | None = None) -> Iterator[None]:
     """Runs its block on every rank; a UserError on any rank is raised on rank 0, and the others exit with code 2.
 
-    The block must not use collective operations.
+    The block must not use collective operations. `group`: all ranks, with another patience than the default group's.
     """
     lines: tuple[str, ...] | None = None
     try:
         yield
     except UserError as error:
         lines = tuple(error.lines)
-    everyones: list[Any] = [None] * ranks.world_size
-    dist.all_gather_object(everyones, lines)
+    everyones = gathered(ranks, lines, group)
     if failed := [rank_lines for rank_lines in everyones if rank_lines is not None]:
         if ranks.rank == 0:
             raise UserError(*failed[0])
         raise SystemExit(USER_ERROR_EXIT_CODE)
+
+
+def gathered(ranks: Ranks, value: Result, group: dist.ProcessGroup | None = None) -> list[Result]:
+    """Every rank's `value`, which must be small, in the order of the ranks."""
+    everyones: list[Any] = [None] * ranks.world_size
+    dist.all_gather_object(everyones, value, group)
+    return everyones
+
+
+def patient_group() -> dist.ProcessGroup:
+    """All ranks, for a wait that may take longer than runtime.watchdog_seconds. To be called by all."""
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def on_first_rank(ranks: Ranks, function: Callable[[], Result]) -> Result:

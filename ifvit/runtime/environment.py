@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ifvit
+from ifvit.config.addresses import public_text
 from ifvit.runtime.files import write_atomically
 
 PACKAGES = (
@@ -38,7 +39,7 @@ def environment_record(
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
-        "command": shlex.join(sys.argv),
+        "command": shlex.join(map(public_text, sys.argv)),
         "ifvit": ifvit.__version__,
         "git": git_state(Path(ifvit.__file__).parent),
         "python": platform.python_version(),

@@ -22,6 +22,8 @@ CHANGEABLE = (
     "data.image_folder",
     "data.image_tars",
     "data.shards_root",
+    "data.cache_dir",
+    "data.cache_bytes",
     "data.max_bad_share",
     "encoders.autoencoder",
     "encoders.text_encoder",
@@ -148,13 +150,18 @@ def compare(run: RunDirectory, stored: Recipe, wanted: Recipe) -> None:
     differing = [
         f"{dotted} is {shown(there, dotted)} there and {shown(here, dotted)} here"
         for dotted in dict.fromkeys([*there, *here])
-        if not dotted.startswith(CHANGEABLE) and there.get(dotted) != here.get(dotted)
+        if not is_changeable(dotted) and there.get(dotted) != here.get(dotted)
     ]
     if differing:
         raise UserError(
             f"run {run.path} exists with other values: {'; '.join(differing)}; "
             "choose another name (--set name=...) or the same values"
         )
+
+
+def is_changeable(dotted: str) -> bool:
+    is_place_of_mixed_set = dotted.startswith("data.mixture.") and dotted.endswith(".shards_root")
+    return dotted.startswith(CHANGEABLE) or is_place_of_mixed_set
 
 
 def shown(values: dict[str, Any], dotted: str) -> str:

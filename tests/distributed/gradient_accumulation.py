@@ -45,9 +45,7 @@ def first_gradient(ranks: Ranks, precision: str, micro_batch_size: int) -> dict[
     rows = ROWS // ranks.world_size
     first_row = ranks.rank * rows
     mine = batch.rows(first_row, first_row + rows)
-    objective = Objective(
-        NoiseSchedule(DiffusionConfig()), 1.0, torch.zeros(5, 16), seed=0, global_batch_size=ROWS
-    )
+    objective = Objective(NoiseSchedule(DiffusionConfig()), 1.0, torch.zeros(5, 16), seed=0, global_batch_size=ROWS)
     draws = objective.draw(0, mine)
     for start in range(0, rows, micro_batch_size):
         part = start, start + micro_batch_size

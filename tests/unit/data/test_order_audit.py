@@ -69,7 +69,7 @@ def test_a_mixture_passes_set_by_set() -> None:
 
 def test_lanes_pass_but_their_mixing_is_only_compared() -> None:
     sizes = np.full(200, 100)
-    audited = audit_sets(lambda: SampleStream.of([sizes], [1.0], SEED, BATCH, num_lanes=16), [shards_of(sizes)])
+    audited = audit_sets(lambda: SampleStream.of([sizes], [1.0], SEED, BATCH, 16, [True]), [shards_of(sizes)])
     assert failures(audited) == set()
     open_ = {check.name for check in checks_of(audited) if check.verdict == "not judged"}
     assert open_ == {

@@ -129,9 +129,9 @@ def test_few_shards_are_open_at_once(shard_set: ShardSet) -> None:
     before = num_open_files()
     reader = SampleReader(shard_set, max_open_shards=1)
     reader.read(np.array([0, 9, 0, 5]), np.zeros(4, np.int64), moments, text, np.arange(4))
-    assert list(reader.open_shards) == [1] and num_open_files() == before + 1
+    assert list(reader.arrays.open_shards) == [1] and num_open_files() == before + 1
     reader.close()
-    assert reader.open_shards == {} and num_open_files() == before
+    assert reader.arrays.open_shards == {} and num_open_files() == before
 
 
 def test_without_crc32_damage_is_not_seen(own_shards: Path) -> None:

@@ -14,7 +14,7 @@ from data_prep.shards import make_shards
 from ifvit.config.errors import UserError
 from ifvit.data.lane_order import LaneOrder, rank_positions
 from ifvit.data.reader import SampleReader
-from ifvit.data.remote_shards import LaneShards, folder_address, is_address, open_remote_shards
+from ifvit.data.remote_shards import LaneShards, open_remote_shards, shared_room
 from ifvit.data.shard_set import ShardSet
 from tests.drawn_coco import draw_coco, tiny_recipe
 from tests.forked_process import exit_code, forked
@@ -56,10 +56,10 @@ def read_steps(
     location: str, cache_dir: Path, cache_bytes: int, steps: range, source: Path, rank: int = 0, world_size: int = 1
 ) -> None:
     """Reads a rank's batches through a cache, and compares them with local reading."""
-    shard_set, folder = open_remote_shards(location, str(cache_dir), cache_bytes)
+    (shard_set,) = open_remote_shards([location], str(cache_dir), cache_bytes)
     local = ShardSet.open(source)
     order = order_of(local)
-    with closing(LaneShards(order, shard_set.samples, folder, rank, world_size, world_size)) as lanes:
+    with closing(LaneShards(order, shard_set, rank, world_size, world_size)) as lanes:
         for step in steps:
             positions = rank_positions(step, BATCH, rank, world_size)
             samples = order.samples(positions)
@@ -112,9 +112,9 @@ def test_a_rank_fetches_the_shards_of_its_lanes(server: RangeServer, source: Pat
 def test_the_next_shards_are_on_their_way_before_they_are_needed(
     server: RangeServer, source: Path, tmp_path: Path
 ) -> None:
-    shard_set, folder = open_remote_shards(f"{server.url}/set", str(tmp_path), 10**9)
+    (shard_set,) = open_remote_shards([f"{server.url}/set"], str(tmp_path), 10**9)
     order = order_of(shard_set)
-    with closing(LaneShards(order, shard_set.samples, folder)) as lanes:
+    with closing(LaneShards(order, shard_set)) as lanes:
         positions = np.arange(BATCH)
         with lanes.need(positions, order.samples(positions)):
             pass
@@ -124,11 +124,11 @@ def test_the_next_shards_are_on_their_way_before_they_are_needed(
 
 
 def test_several_threads_read(server: RangeServer, source: Path, tmp_path: Path) -> None:
-    shard_set, folder = open_remote_shards(f"{server.url}/set", str(tmp_path), room_for(source, 20))
+    (shard_set,) = open_remote_shards([f"{server.url}/set"], str(tmp_path), room_for(source, 20))
     order = order_of(shard_set)
     local = ShardSet.open(source)
     faults = []
-    with closing(LaneShards(order, shard_set.samples, folder)) as lanes:
+    with closing(LaneShards(order, shard_set)) as lanes:
 
         def read(first: int) -> None:
             try:
@@ -150,23 +150,17 @@ def test_several_threads_read(server: RangeServer, source: Path, tmp_path: Path)
 
 
 def test_lanes_that_need_more_than_fits(server: RangeServer, source: Path, tmp_path: Path) -> None:
-    shard_set, folder = open_remote_shards(f"{server.url}/set", str(tmp_path), room_for(source, 5))
+    (shard_set,) = open_remote_shards([f"{server.url}/set"], str(tmp_path), room_for(source, 5))
     with pytest.raises(UserError) as refused:
-        LaneShards(order_of(shard_set), shard_set.samples, folder, 1, 4, num_local_ranks=2)
-    assert refused.match(rf"^data\.cache_bytes: is {folder.cache_bytes:,}; .* with 4 lanes and 2 ranks on a machine; ")
+        LaneShards(order_of(shard_set), shard_set, 1, 4, num_local_ranks=2)
+    assert refused.match(rf"^data\.cache_bytes: is {room_for(source, 5):,}; .* with 4 lanes and 2 ranks on a machine; ")
     assert threading.active_count() < 10  # nothing was started
-    LaneShards(order_of(shard_set), shard_set.samples, folder, 1, 4, num_local_ranks=1).close()
+    LaneShards(order_of(shard_set), shard_set, 1, 4, num_local_ranks=1).close()
 
 
 @pytest.mark.parametrize(
-    "root, expected",
-    [
-        ("https://host/a", "https://host/a/train"),
-        ("https://host/a/", "https://host/a/train"),
-        ("https://host/a?sig=b/c", "https://host/a/train?sig=b/c"),
-        ("s3://bucket", "s3://bucket/train"),
-    ],
+    "room, sizes, expected",
+    [(100, [70], [100]), (100, [10, 500, 600], [10, 45, 45]), (100, [600, 10], [90, 10]), (100, [1, 2], [1, 99])],
 )
-def test_addresses_of_splits(root: str, expected: str) -> None:
-    assert folder_address(root, "train") == expected
-    assert is_address(root) and not is_address("/data/train") and not is_address("data:/x")
+def test_room_that_several_sets_share(room: int, sizes: list[int], expected: list[int]) -> None:
+    assert shared_room(room, sizes) == expected
