@@ -1,5 +1,6 @@
 """ifvit/data/loader.py, batch.py, online_text.py"""
 
+import gc
 import io
 import itertools
 import shutil
@@ -142,6 +143,7 @@ def test_damage_reaches_the_consumer_and_stays(shards_root: Path, tmp_path: Path
 
 
 def test_close_ends_the_threads_also_when_nobody_takes_their_batches(shard_set: ShardSet) -> None:
+    gc.collect()  # files of earlier tests
     before = set(threading.enumerate()), num_open_files()
     loader = BatchLoader(TrainingData((shard_set,)), SEED, 8, DROPOUT)
     next(loader)

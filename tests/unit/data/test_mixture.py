@@ -39,6 +39,30 @@ def test_one_set_keeps_its_positions() -> None:
     assert sets.tolist() == [0, 0, 0] and positions.tolist() == [0, 7, 10**9]
 
 
+@pytest.mark.parametrize("weights, num_lanes", [((3, 1), 4), ((0.7, 0.2, 0.1), 5), ((1, 99), 64)])
+def test_each_lane_of_the_stream_has_that_lane_of_every_set(weights: tuple[float, ...], num_lanes: int) -> None:
+    positions = np.arange(2 * CYCLE * num_lanes)
+    sets, own = Mixture(weights, 3, num_lanes).split(positions)
+    for lane in range(num_lanes):
+        rows = positions % num_lanes == lane
+        for number, weight in enumerate(weights):
+            turns, lanes = np.divmod(own[rows & (sets == number)], num_lanes)
+            assert (lanes == lane).all()
+            assert np.array_equal(turns, np.arange(len(turns)))  # in order: none twice, none missing
+            assert abs(len(turns) / (2 * CYCLE) - weight / sum(weights)) < 0.02
+    step = sets.reshape(-1, num_lanes)
+    assert (step != step[:, :1]).any(axis=1).mean() > 0.5 or min(weights) == 1  # the lanes do not go in step
+
+
+def test_after_its_length_every_set_has_had_its_epochs() -> None:
+    for num_lanes in (1, 8):
+        mixture = Mixture((3, 1), 0, num_lanes)
+        sets, own = mixture.split(np.arange(mixture.length([7000, 9000], 2)))
+        for number, size in enumerate((7000, 9000)):
+            assert np.isin(np.arange(2 * size), own[sets == number]).all()
+    assert Mixture((1,), 0, 8).length([7000], 2) == 14_000
+
+
 def test_a_share_too_small_is_refused() -> None:
     with pytest.raises(UserError, match=r"^data\.mixture: weight 1e-05 is less than 0\.0001 of all"):
         apportioned((1, 1e-5))
