@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ifvit.config.errors import UserError
 
-ID, COUNT, MIN, STEP = (f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "COUNT", "MIN", "STEP"))
+ID, COUNT, MIN, MAX, STEP = (f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "COUNT", "MIN", "MAX", "STEP"))
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class ArrayTask:
 def add_task_arguments(parser: argparse.ArgumentParser) -> None:
     """--task and --num-tasks."""
     parser.add_argument("--task", type=int, metavar="I", help="make shards I, I + N, I + 2N, ... (default: all)")
-    parser.add_argument("--num-tasks", type=int, metavar="N", help=f"with --task; default for both: {ID} and {COUNT}")
+    parser.add_argument(
+        "--num-tasks", type=int, metavar="N", help="with --task; default for both: by the SLURM job array"
+    )
 
 
 def array_task(task: int | None, num_tasks: int | None) -> ArrayTask:
@@ -40,14 +42,17 @@ def array_task(task: int | None, num_tasks: int | None) -> ArrayTask:
 
 
 def slurm_task() -> ArrayTask:
+    """This task's share. Where the array's numbers have gaps only SLURM knows which they are: then all of the units, of
+    which each task makes those that no other one is making.
+    """
     try:
-        id_, count, first = (int(os.environ[name]) for name in (ID, COUNT, MIN))
-        number, rest = divmod(id_ - first, int(os.environ.get(STEP, "1")))
-    except (KeyError, ValueError, ZeroDivisionError):
-        raise UserError(f"{ID}: is set, but {COUNT} and {MIN} are no numbers; give --task and --num-tasks") from None
-    if rest or not 0 <= number < count:
+        number, count, first, last, step = (int(os.environ[name]) for name in (ID, COUNT, MIN, MAX, STEP))
+        numbers = range(first, last + 1, step)
+    except (KeyError, ValueError):
         raise UserError(
-            f"{ID}: is {id_} in an array of {count} tasks from {first} on, which is not one of evenly spaced numbers; "
-            "give --task and --num-tasks"
-        )
-    return ArrayTask(number, count)
+            f"{ID}: is set, but {COUNT}, {MIN}, {MAX} and {STEP} are no such numbers; give --task and --num-tasks"
+        ) from None
+    if len(numbers) == count and number in numbers:
+        return ArrayTask(numbers.index(number), count)
+    print(f"note: the array's {count} numbers have gaps: each task makes any shard that no other one makes", flush=True)
+    return ArrayTask()

@@ -1,6 +1,7 @@
 """Shards changed in a way that no digest tells: every file says what the changed one has."""
 
 import hashlib
+import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -59,3 +60,8 @@ def forge_index(folder: Path, number: int, index: bytes) -> None:
         ShardFiles(folder, other).index for other in range(len(unsealed((folder / INDEX_FILE).read_bytes())["shards"]))
     ]
     (folder / SAMPLES_FILE).write_bytes(b"".join(part.read_bytes() for part in parts))
+
+
+def copy_shard(folder: Path, source: int, target: int) -> None:
+    for suffix in ("tar", "index", "json"):
+        shutil.copy(folder / f"shard-{source:06d}.{suffix}", folder / f"shard-{target:06d}.{suffix}")

@@ -1,32 +1,31 @@
 """`python -m data_prep coco` against a small mirror on this machine: whole, faulty, killed."""
 
-import hashlib
 import io
 import json
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from zipfile import ZipFile, ZipInfo
+from zipfile import ZipFile
 
 import pytest
 
 from data_prep import coco
-from data_prep.coco import ARCHIVES, Archive, make_coco
+from data_prep.coco import ARCHIVES, Archive
 from data_prep.main import main
 from data_prep.unpacking import unpack
 from ifvit.config.errors import UserError
 from ifvit.data.coco import read_coco
+from tests.coco_mirror import Mirror, running_mirror
 from tests.drawn_coco import draw_coco
 from tests.integration.conftest import Command
-from tests.range_server import Cut, RangeServer, running_server
+from tests.range_server import Cut
 
 FOLDERS = {"annotations", "train2014", "val2014"}
 # What the command does, with other digests, and slower where the first argument says so.
@@ -45,29 +44,6 @@ coco.make_coco(Path(sys.argv[2]), ["train"], sys.argv[3], archives=archives)
 """
 
 
-@dataclass
-class Mirror:
-    server: RangeServer
-    source: Path  # the folder that is served
-    archives: list[Archive]
-
-    @property
-    def size(self) -> int:
-        return sum(map(len, self.server.files.values()))
-
-    def make(self, folder: Path, splits: tuple[str, ...] = ("train", "val"), keep_zips: bool = False) -> None:
-        make_coco(folder, splits, self.server.url, keep_zips, self.archives)
-
-    def serve(self, archive: Archive, content: bytes) -> None:
-        """Other content for one archive, with its digest."""
-        self.server.files[f"/{archive.path}"] = content
-        place = [each.name for each in self.archives].index(archive.name)
-        self.archives[place] = replace(archive, md5=hashlib.md5(content).hexdigest())
-
-    def content(self, archive: Archive) -> bytes:
-        return self.server.files[f"/{archive.path}"]
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = draw_coco(tmp_path_factory.mktemp("coco"), "train", num_images=20)
@@ -78,20 +54,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mirror(source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(os, "sync", lambda: None)  # it waits for all that the machine's other processes have written
-    with running_server() as server:
-        mirror = Mirror(server, source, list(ARCHIVES))
-        for archive in ARCHIVES:
-            mirror.serve(archive, zipped(source, archive.folder))
+    with running_mirror(source) as mirror:
         yield mirror
-
-
-def zipped(root: Path, folder: str) -> bytes:
-    """A zip as COCO's: the folder has an entry of its own."""
-    content = io.BytesIO()
-    with ZipFile(content, "w") as archive:
-        for path in [root / folder, *sorted((root / folder).iterdir())]:
-            archive.write(path, path.relative_to(root))
-    return content.getvalue()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -264,43 +228,6 @@ def test_the_disk_fills_up(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "downloads/annotations_trainval2014.zip.partial").symlink_to("/dev/full")
     with pytest.raises(UserError, match=f"--out {tmp_path}: cannot be written: No space left on device"):
         mirror.make(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["../x", "train2014/../../x", "/tmp/x", "x", "val2014/x", "train2014"])
-def test_a_zip_that_leads_out_of_its_folder(name: str, mirror: Mirror, tmp_path: Path) -> None:
-    refuse_zip(mirror, tmp_path, [ZipInfo("train2014/a.jpg"), ZipInfo(name)], rf"{name!r} is not below train2014/")
-
-
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
-def test_a_zip_with_a_link_or_a_device(kind: int, mirror: Mirror, tmp_path: Path) -> None:
-    link = ZipInfo("train2014/b.jpg")
-    link.external_attr = (kind | 0o777) << 16
-    refuse_zip(mirror, tmp_path, [ZipInfo("train2014/a.jpg"), link], "'train2014/b.jpg' is a link or a device")
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_zip_with_a_name_twice(mirror: Mirror, tmp_path: Path) -> None:
-    names = [ZipInfo("train2014/a.jpg"), ZipInfo("train2014//a.jpg")]
-    refuse_zip(mirror, tmp_path, names, "'train2014//a.jpg' is in it twice")
-
-
-def test_no_zip(mirror: Mirror, tmp_path: Path) -> None:
-    mirror.serve(ARCHIVES[1], b"<html>")
-    with pytest.raises(UserError, match=r"train2014.zip: cannot be unpacked: File is not a zip file; delete it"):
-        mirror.make(tmp_path, ("train",))
-
-
-def refuse_zip(mirror: Mirror, tmp_path: Path, members: list[ZipInfo], message: str) -> None:
-    content = io.BytesIO()
-    with ZipFile(content, "w") as archive:
-        for member in members:
-            archive.writestr(member, b"../../x")
-    mirror.serve(ARCHIVES[1], content.getvalue())
-    folder = tmp_path / "a/b/coco"
-    with pytest.raises(UserError, match=f"train2014.zip: refused, {message}"):
-        mirror.make(folder, ("train",))
-    assert {path.name for path in folder.iterdir()} == {".lock", "annotations", "downloads"}
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
 def start(mirror: Mirror, folder: Path, repository: Path, seconds_per_file: float = 0.0) -> subprocess.Popen[bytes]:

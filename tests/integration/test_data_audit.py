@@ -25,6 +25,7 @@ from ifvit.data.shard_set import ShardSet
 from ifvit.data.training_data import TrainingData
 from tests.drawn_coco import draw_coco, tiny_recipe, tiny_values
 from tests.integration.conftest import Command
+from tests.range_server import running_server
 
 SEED, BATCH, DROPOUT = 1234, 8, 0.3
 CHECKS_OF_EVERY_SET = 10  # the exact ones and those that chance decides
@@ -97,6 +98,29 @@ def test_json_holds_the_whole_report(recipe_file: Path, sets: TrainingData, ifvi
     assert [each["world_size"] for each in report["ranks"]] == [2, 4]
     assert report["seek_seconds"] > 0
     assert report["nanoseconds_per_index"] == {"4096": None, "65536": None}  # of 10 samples
+
+
+def test_shards_at_an_address_are_audited_by_their_index_json(
+    recipe_file: Path, sets: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ifvit_main: Command
+) -> None:
+    """One set is fetched, the other lies here: the whole stream has lanes."""
+    monkeypatch.setenv("no_proxy", "*")
+    values = yaml.safe_load(recipe_file.read_text())
+    fetched, local = sets.sets
+    with running_server() as server:
+        for name in ("index.json", "null_prompt_embeds.npy"):
+            server.files[f"/{fetched.split}/{name}"] = (fetched.folder / name).read_bytes()
+        mixture = {
+            "here": {"shards_root": str(local.folder.parent), "split": local.split, "weight": 1},
+            "there": {"shards_root": server.url, "split": fetched.split, "weight": 2},
+        }
+        changed = {"shards_root": None, "mixture": mixture, "cache_dir": str(tmp_path / "cache"), "num_lanes": 4}
+        values["data"] = merged(values["data"], changed)
+        recipe_file.write_text(yaml.safe_dump(values))
+        report = json.loads(ifvit_main("data", "audit", recipe_file, "--json", "--epochs", 2).stdout)
+    assert report["verdict"] == "pass" and report["num_lanes"] == 4
+    assert [audited["name"] for audited in report["sets"]] == [str(local.folder), f"{server.url}/{fetched.split}"]
+    assert [check["verdict"] for audited in report["sets"] for check in audited["checks"][:1]] == ["pass", "pass"]
 
 
 def test_a_mixture_is_audited_set_by_set(recipe_file: Path, sets: TrainingData, ifvit_main: Command) -> None:

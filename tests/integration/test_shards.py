@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,7 @@ import torch
 import webdataset
 import yaml
 
-from data_prep.array_task import ArrayTask
-from data_prep.folder_lock import Claims
-from data_prep.listing import found_listing
 from data_prep.main import main
-from data_prep.shard_job import ShardJob
-from data_prep.shard_units import ShardWorker
-from data_prep.shard_writer import ShardWriter
 from data_prep.shards import make_shards
 from ifvit.config.errors import UserError
 from ifvit.data.coco import read_coco
@@ -29,10 +22,9 @@ from ifvit.data.shard_check import check_shards
 from ifvit.data.shard_set import ShardSet
 from ifvit.data.training_data import TrainingData
 from ifvit.encoders.autoencoder import Autoencoder
-from ifvit.encoders.random_weights import random_autoencoder_folder
 from ifvit.encoders.text_encoder import TextEncoder
 from tests.drawn_coco import draw_coco, edit_annotations, tiny_recipe, tiny_values
-from tests.shard_folders import contents
+from tests.other_autoencoder import other_autoencoder
 from tests.stored_samples import stored_ids
 
 
@@ -111,154 +103,6 @@ def test_token_ids_storage_has_no_embeddings(coco: Path, tmp_path: Path) -> None
             "input_ids.npy",
             "prompts.json",
         }
-
-
-def test_two_runs_are_byte_identical(coco: Path, made: Path, tmp_path: Path) -> None:
-    make_shards(tiny_recipe(coco, tmp_path))
-    assert contents(tmp_path / "train") == contents(made / "train")
-
-
-def test_a_second_start_skips_what_is_finished(coco: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (own / "train").glob("shard-*")}
-    assert len(before) == 9
-    monkeypatch.setattr(ShardWriter, "encoded", lambda *_: pytest.fail("encoded again"))
-    make_shards(tiny_recipe(coco, own))
-    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (own / "train").glob("shard-*")} == before
-
-
-def test_a_shard_that_another_process_has_just_finished_is_left_alone(
-    coco: Path, own: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    listing = found_listing(own / "train" / "listing")
-    assert listing is not None
-    worker = ShardWorker(ShardJob(tiny_recipe(coco, own), listing, ArrayTask()), lambda kind, count: None)
-    monkeypatch.setattr(ShardWriter, "encoded", lambda *_: pytest.fail("encoded again"))
-    with Claims(own / "claims") as claims:
-        assert worker.make(1, claims)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-10240])
-
-
-@pytest.mark.parametrize(
-    "name, damage",
-    [
-        ("shard-000001.tar", Path.unlink),
-        ("shard-000001.tar", truncate),
-        ("shard-000001.json", Path.unlink),
-        ("shard-000001.index", Path.unlink),
-        ("shard-000001.index", truncate),
-        ("index.json", Path.unlink),
-        ("null_prompt_embeds.npy", truncate),
-    ],
-)
-def test_what_is_missing_comes_back_byte_identical(
-    coco: Path, made: Path, own: Path, name: str, damage: Callable[[Path], None]
-) -> None:
-    damage(own / "train" / name)
-    others = [path for path in (own / "train").glob("*.tar") if path.name != "shard-000001.tar"]
-    before = [path.stat().st_ino for path in others]
-    make_shards(tiny_recipe(coco, own))
-    assert contents(own / "train") == contents(made / "train")
-    assert [path.stat().st_ino for path in others] == before
-
-
-def test_a_start_after_an_interruption_goes_on(coco: Path, made: Path, tmp_path: Path, monkeypatch) -> None:
-    encoded = ShardWriter.encoded
-
-    def interrupted(self: ShardWriter, images, pixels):
-        if images[0].id == 19 + 3 * 3:  # in the second batch of the second shard
-            raise KeyboardInterrupt
-        return encoded(self, images, pixels)
-
-    monkeypatch.setattr(ShardWriter, "encoded", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        make_shards(tiny_recipe(coco, tmp_path))
-    names = {path.name for path in (tmp_path / "train").glob("[!.]*")}
-    assert names == {"listing", "shard-000000.tar", "shard-000000.json", "shard-000000.index"}
-    with pytest.raises(UserError, match="holds no finished shards"):
-        ShardSet.open(tmp_path / "train")
-    monkeypatch.undo()
-    make_shards(tiny_recipe(coco, tmp_path))
-    assert contents(tmp_path / "train") == contents(made / "train")
-
-
-LEFTOVERS = (".shard-000001.tar.partial", ".shard-000001.json.tmp7", ".index.json.tmp7", "listing/.shard-000001.tmp7")
-
-
-def test_what_killed_writers_left_is_removed_once_all_shards_are_there(coco: Path, made: Path, own: Path) -> None:
-    for name in LEFTOVERS:
-        (own / "train" / name).write_bytes(b"part")
-    for number in (0, 1):
-        (own / "train" / f"shard-{number:06d}.json").unlink()
-    assert make_shards(tiny_recipe(coco, own), ArrayTask(0, 2)) is None
-    assert all((own / "train" / name).exists() for name in LEFTOVERS)  # another process may be writing them
-    make_shards(tiny_recipe(coco, own), ArrayTask(1, 2))
-    assert contents(own / "train") == contents(made / "train")
-
-
-def other_autoencoder(tmp_path: Path) -> str:
-    from safetensors.torch import load_file, save_file
-
-    folder = shutil.copytree(random_autoencoder_folder(), tmp_path / "other_autoencoder")
-    weights = load_file(folder / "diffusion_pytorch_model.safetensors")
-    weights["encoder.conv_in.weight"] += 0.01
-    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
-    return str(folder)
-
-
-@pytest.mark.parametrize(
-    "override, field",
-    [
-        ("encoders.autoencoder={other_autoencoder}", r"encoders\.autoencoder: is the one with sha256 \w{12}"),
-        ("model.sample_size=8", r"model\.sample_size: is 8, but .* was made with 4"),
-        ("model.num_text_tokens=16", r"model\.num_text_tokens: is 16"),
-        ("data.text_storage=token_ids", r"data\.text_storage: is token_ids"),
-        ("data.samples_per_shard=5", r"data\.samples_per_shard: is 5"),
-        ("data.samples_per_shard=20", r"data\.samples_per_shard: is 20"),
-    ],
-)
-def test_shards_of_other_settings_are_not_mixed(
-    coco: Path, own: Path, tmp_path: Path, override: str, field: str
-) -> None:
-    before = contents(own / "train")
-    override = override.format(other_autoencoder=other_autoencoder(tmp_path))
-    with pytest.raises(UserError, match=f"{field}.*delete .* or use another --out"):
-        make_shards(tiny_recipe(coco, own, override))
-    assert contents(own / "train") == before
-
-
-def test_shards_that_are_too_many_are_not_left_beside_new_ones(coco: Path, own: Path) -> None:
-    shutil.copy(own / "train" / "shard-000000.tar", own / "train" / "shard-000003.tar")
-    with pytest.raises(UserError, match=r"shard-000003\.tar: is none of the 3 shards needed here"):
-        make_shards(tiny_recipe(coco, own))
-
-
-def test_changed_captions_are_not_mixed_in(own_coco: Path, own: Path) -> None:
-    before = contents(own / "train")
-    edit_annotations(own_coco, lambda content: content["annotations"][0].update(caption="Something else."))
-    message = r"^data\.coco_root: 1 of the 3 shards in .* from other images or captions .* such as shard-000002\.tar"
-    with pytest.raises(UserError, match=message):
-        make_shards(tiny_recipe(own_coco, own))
-    assert contents(own / "train") == before
-    shutil.rmtree(own / "train" / "listing")
-    with pytest.raises(UserError, match=message):
-        make_shards(tiny_recipe(own_coco, own))
-
-
-def test_of_changed_captions_only_the_shards_that_have_them_are_made_again(own_coco: Path, own: Path) -> None:
-    before = contents(own / "train")
-    edit_annotations(own_coco, lambda content: content["annotations"][0].update(caption="Something else."))
-    (own / "train" / "shard-000002.tar").unlink()
-    make_shards(tiny_recipe(own_coco, own))
-    after = contents(own / "train")
-    assert {name for name in before if name.startswith("shard-") and before[name] != after[name]} == {
-        "shard-000002.tar", "shard-000002.json", "shard-000002.index",
-    }  # fmt: skip
-    captions = [prompt for sample in samples_of(own / "train") for prompt in sample["prompts.json"]]
-    assert captions.count("Something else.") == 1
-    assert ShardSet.open(own / "train").num_samples == 10
 
 
 def test_training_refuses_shards_of_another_autoencoder_or_scale(coco: Path, made: Path, tmp_path: Path) -> None:

@@ -36,31 +36,42 @@ def test_options_that_contradict_each_other(task: int | None, num_tasks: int | N
         array_task(task, num_tasks)
 
 
+# The variables as SLURM 22.05 sets them.
 @pytest.mark.parametrize(
     "values, expected",
     [
-        ({"ID": 0, "COUNT": 4, "MIN": 0, "STEP": 1}, ArrayTask(0, 4)),
-        ({"ID": 7, "COUNT": 4, "MIN": 5}, ArrayTask(2, 4)),
-        ({"ID": 30, "COUNT": 4, "MIN": 10, "STEP": 10}, ArrayTask(2, 4)),
+        ({"ID": 0, "COUNT": 4, "MIN": 0, "MAX": 3, "STEP": 1}, ArrayTask(0, 4)),  # --array=0-3
+        ({"ID": 7, "COUNT": 4, "MIN": 5, "MAX": 8, "STEP": 1}, ArrayTask(2, 4)),  # --array=5-8
+        ({"ID": 30, "COUNT": 3, "MIN": 10, "MAX": 30, "STEP": 10}, ArrayTask(2, 3)),  # --array=10-35:10
+        ({"ID": 7, "COUNT": 1, "MIN": 7, "MAX": 7, "STEP": 1}, ArrayTask(0, 1)),  # --array=7
     ],
 )
 def test_a_slurm_array(monkeypatch: pytest.MonkeyPatch, values: dict, expected: ArrayTask) -> None:
     set_array(monkeypatch, **values)
     assert array_task(None, None) == expected
-    assert array_task(0, 1) == ArrayTask(0, 1)
+    assert array_task(1, 9) == ArrayTask(1, 9)
+
+
+@pytest.mark.parametrize("numbers", [(0, 2, 5), (0, 2, 4), (5, 9), (0, 1, 3, 4)])
+def test_an_array_with_gaps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, numbers: tuple[int, ...]
+) -> None:
+    """SLURM gives its tasks no more than this: no task could tell which share is nobody's, so all may make all."""
+    for number in numbers:
+        set_array(monkeypatch, ID=number, COUNT=len(numbers), MIN=numbers[0], MAX=numbers[-1], STEP=1)
+        assert array_task(None, None) == ArrayTask()
+        assert capsys.readouterr().out.startswith(f"note: the array's {len(numbers)} numbers have gaps")
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        {"ID": 5, "COUNT": 3, "MIN": 1},  # --array=1,3,5
-        {"ID": 15, "COUNT": 4, "MIN": 10, "STEP": 10},
         {"ID": 5},
-        {"ID": 5, "COUNT": "x", "MIN": 0},
-        {"ID": 5, "COUNT": 6, "MIN": 0, "STEP": 0},
+        {"ID": 5, "COUNT": "x", "MIN": 0, "MAX": 5, "STEP": 1},
+        {"ID": 5, "COUNT": 6, "MIN": 0, "MAX": 5, "STEP": 0},
     ],
 )
-def test_an_array_that_is_no_row_of_tasks(monkeypatch: pytest.MonkeyPatch, values: dict) -> None:
+def test_variables_that_slurm_does_not_set_so(monkeypatch: pytest.MonkeyPatch, values: dict) -> None:
     set_array(monkeypatch, **values)
     with pytest.raises(UserError, match=r"^SLURM_ARRAY_TASK_ID: is .* give --task and --num-tasks"):
         array_task(None, None)
