@@ -56,13 +56,15 @@ def write_synthetic_shards(
                 content.add(sample(number))
         index = content.index_bytes()
         files.index.write_bytes(index)
+        with files.tar.open("rb") as tar_file:
+            digest = hashlib.file_digest(tar_file, "sha256")
         shards.append(
             {
                 "tar": files.tar.name,
                 "samples": last - first,
                 "prompts": content.num_prompts,
                 "size": files.tar.stat().st_size,
-                "sha256": "",
+                "sha256": digest.hexdigest(),
                 "index_sha256": hashlib.sha256(index).hexdigest(),
             }
         )

@@ -62,7 +62,7 @@ class DataConfig(Section):
     split: Name = "train"  # the split that is trained on
     mixture: dict[Name, MixedSet] = Field(default={})  # instead of shards_root: sets trained on together
     cache_dir: Folder | None = None  # shards at an address are kept there while in use: on a disk of this machine
-    cache_bytes: PositiveInt = 50_000_000_000  # the most that cache_dir holds
+    cache_bytes: PositiveInt = 50_000_000_000  # the most that one run keeps there
     num_lanes: PositiveInt = 64  # of the order of shards at an address; best a multiple of the number of ranks
     text_storage: Literal["embeddings", "token_ids"] = "embeddings"  # token_ids: the text encoder runs in training
     samples_per_shard: PositiveInt = 1000

@@ -129,3 +129,19 @@ def test_bench_compares_with_the_first_recipe(tiny_recipe_file: Path, ifvit_main
     first, second = json.loads(printed.stdout)["steps"]
     assert first["ratio_to_first"] == 1.0
     assert second["seconds_per_step"] > 0
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--windows", "0"], "--windows: is 0, must be at least 1"),
+        (["--batch-size", "1000"], "--batch-size: is 1000, but there are"),
+        (["--synthetic", "4", "--batch-size", "5"], "--batch-size: is 5, but there are 4 samples"),
+        (["--set", "data.shards_root=/nowhere"], "data.shards_root: /nowhere/train holds no finished shards"),
+        (["--set", "data.shards_root=https://host/x"], "data.cache_dir: is missing"),
+    ],
+)
+def test_benchmark_of_the_loader(
+    arguments: list[str], message: str, tiny_recipe_file: Path, ifvit_main: Command
+) -> None:
+    assert message in one_line(ifvit_main("bench", "loader", tiny_recipe_file, *arguments, code=2).stderr)
