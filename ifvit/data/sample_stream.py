@@ -124,12 +124,12 @@ class RankVisits:
     def of(self, step: int) -> Visits:
         """The visits of the rank's rows of a global batch."""
         number, place = divmod(step, self.num_steps)
-        with self.lock:
-            if number not in self.found:
+        with self.lock:  # so that no two threads find the same
+            visits = self.found.get(number)
+            if visits is None:
                 steps = range(number * self.num_steps, (number + 1) * self.num_steps)
                 positions = [self.stream.rank_positions(each, self.rank, self.world_size) for each in steps]
-                earlier = self.found.get(number - 1)  # where another thread may be
-                self.found = {number: self.stream.visits(np.concatenate(positions))}
-                if earlier is not None:
-                    self.found[number - 1] = earlier
-            return self.found[number].rows(slice(place * self.num_rows, (place + 1) * self.num_rows))
+                visits = self.stream.visits(np.concatenate(positions))
+                latest = max(self.found, default=number)  # another thread may still be there
+                self.found = {latest: self.found.get(latest, visits), number: visits}
+        return visits.rows(slice(place * self.num_rows, (place + 1) * self.num_rows))

@@ -57,8 +57,9 @@ def test_each_lane_of_the_stream_has_that_lane_of_every_set(weights: tuple[float
 def test_after_its_length_every_set_has_had_its_epochs() -> None:
     for num_lanes in (1, 8):
         mixture = Mixture((3, 1), 0, num_lanes)
-        sets, own = mixture.split(np.arange(mixture.length([7000, 9000], 2)))
-        for number, size in enumerate((7000, 9000)):
+        sizes = [7500 * num_lanes, 2500 * num_lanes]  # whole cycles
+        sets, own = mixture.split(np.arange(mixture.length(sizes, 2)))
+        for number, size in enumerate(sizes):
             assert np.isin(np.arange(2 * size), own[sets == number]).all()
     assert Mixture((1,), 0, 8).length([7000], 2) == 14_000
 
