@@ -106,12 +106,18 @@ def listing_folder(recipe: Recipe) -> Path:
 
 
 def default_workers() -> int:
-    """One for each GPU. Without one half the cores: each worker has threads that decode beside the one that encodes."""
+    """One for each GPU. Without one half the cores: each worker has threads that decode beside the one that encodes.
+
+    SLURM's --cpus-per-task counts also where the job is not bound to so many cores.
+    """
     import torch
 
     if os.environ.get("DS_ACCELERATOR") != "cpu" and (num_gpus := torch.cuda.device_count()):
         return num_gpus
-    return max(1, len(os.sched_getaffinity(0)) // 2)
+    num_cores = len(os.sched_getaffinity(0))
+    if (given := os.environ.get("SLURM_CPUS_PER_TASK", "")).isdigit():
+        num_cores = min(num_cores, int(given))
+    return max(1, num_cores // 2)
 
 
 def print_listing(listing: "Listing", recipe: Recipe) -> None:

@@ -99,7 +99,7 @@ class Command:
 
     def __init__(self, recipe: Path, task: int, repository: Path, log: Path) -> None:
         self.log = log
-        array = {"ID": str(task), "COUNT": "2", "MIN": "0"}
+        array = {"ID": str(task), "COUNT": "2", "MIN": "0", "MAX": "1", "STEP": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "data_prep", "shards", str(recipe), "--workers", "2"],
             cwd=repository,

@@ -18,6 +18,7 @@ from ifvit.config.errors import UserError
 from ifvit.data.batch import Batch
 from ifvit.data.loader import BatchLoader
 from ifvit.data.online_text import with_prompt_embeds
+from ifvit.data.reader import SampleReader
 from ifvit.data.shard_set import ShardSet
 from ifvit.data.training_data import TrainingData
 from ifvit.encoders.text_encoder import TextEncoder
@@ -140,6 +141,22 @@ def test_damage_reaches_the_consumer_and_stays(shards_root: Path, tmp_path: Path
         for _ in range(2):
             with pytest.raises(UserError, match="is damaged"):
                 next(loader)
+
+
+def test_what_ends_a_reading_thread_is_raised_with_its_traceback(
+    shard_set: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault F13."""
+
+    def dies(*_: object) -> None:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(SampleReader, "read", dies)
+    with BatchLoader(TrainingData((shard_set,)), SEED, 8, DROPOUT) as loader:
+        for _ in range(2):
+            with pytest.raises(MemoryError, match="no more") as raised:
+                next(loader)
+            assert {"read_rows", "dies"} <= {entry.name for entry in raised.traceback}
 
 
 def test_close_ends_the_threads_also_when_nobody_takes_their_batches(shard_set: ShardSet) -> None:

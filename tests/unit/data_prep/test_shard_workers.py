@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from data_prep.shard_workers import follow
+from data_prep.shards import default_workers
 from ifvit.config.errors import UserError
 
 
@@ -81,3 +82,11 @@ def test_a_worker_that_fails_is_our_fault() -> None:
 
     with pytest.raises(RuntimeError, match="1 of 2 workers failed"):
         followed(failing, good)
+
+
+@pytest.mark.parametrize("given, expected", [("", 4), ("2", 1), ("4", 2), ("1", 1), ("64", 4)])
+def test_workers_by_the_cores_that_a_task_has(monkeypatch: pytest.MonkeyPatch, given: str, expected: int) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
+    assert default_workers() == expected
