@@ -50,6 +50,9 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
         scaling_factor = data.scaling_factor(recipe.encoders.scaling_factor)
         recipe = with_scaling_factor(recipe, scaling_factor)
     check_same_on_all_ranks(data, ranks)
+    num_local_ranks = max(gathered(ranks, ranks.local_rank)) + 1
+    with agreed_errors(ranks):
+        data.check_cache(ranks.world_size, num_local_ranks)
     backend = shared_attention_backend(recipe, ranks, device)
     with agreed_errors(ranks):  # only now, so that no mistake above leaves a run behind
         directory = RunDirectory(Path(recipe.runtime.runs_root) / recipe.name)
@@ -82,7 +85,7 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
                 recipe.train.caption_dropout_prob,
                 ranks.rank,
                 ranks.world_size,
-                max(gathered(ranks, ranks.local_rank)) + 1,
+                num_local_ranks,
                 first_step=state.step,
                 pin_memory=device.type == "cuda",
             )

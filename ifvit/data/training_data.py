@@ -11,7 +11,8 @@ from torch import Tensor
 from ifvit.config.addresses import address_in, is_address, public_text
 from ifvit.config.errors import UserError
 from ifvit.config.schema import DataConfig, MixedSet, Recipe
-from ifvit.data.remote_shards import open_remote_shards
+from ifvit.data.lane_order import LaneOrder
+from ifvit.data.remote_shards import check_room, open_remote_shards
 from ifvit.data.sample_stream import SampleStream
 from ifvit.data.shard_check import check_shards
 from ifvit.data.shard_set import ShardSet
@@ -73,6 +74,12 @@ class TrainingData:
                 "give the one to use"
             )
         return factors.pop() if chosen is None else chosen
+
+    def check_cache(self, world_size: int, num_local_ranks: int) -> None:
+        """Raises UserError where data.cache_bytes do not hold what the ranks of a machine read at the same time."""
+        for order, shard_set in zip(self.stream(seed=0, global_batch_size=1).orders, self.sets, strict=True):
+            if isinstance(order, LaneOrder) and shard_set.cache is not None:
+                check_room(order, shard_set.cache, world_size, num_local_ranks)
 
     def check(
         self,

@@ -81,3 +81,14 @@ def test_ranks_that_see_different_shards_are_refused(
     assert code == 2
     assert "has other shards on rank 1 than on rank 0 (1 of 2 ranks differ)" in str(message)
     assert not (tmp_path / "tiny").exists()
+
+
+def test_too_small_a_cache_is_refused_before_there_is_a_run(
+    pools: dict[int, RankPool], server: RangeServer, tmp_path: Path
+) -> None:
+    roots = [f"{server.url}/set{SIGNATURE}"] * 2
+    overrides = ("train.micro_batch_size=4", "data.cache_bytes=60000")
+    message, code = train(pools, roots, tmp_path / "cache", tmp_path / "runs", *overrides)
+    assert code == 2
+    assert "data.cache_bytes: is 60,000; the index of" in str(message) and "2 ranks on a machine" in str(message)
+    assert not (tmp_path / "runs").exists()
