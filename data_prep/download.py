@@ -12,28 +12,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse, responses
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from ifvit.config.errors import UserError, printable
 from ifvit.runtime.files import write_atomically
+from ifvit.runtime.http_status import PASSING_STATUS, PAUSES, status_text
 from ifvit.runtime.progress import Progress
 
 CHUNK_SIZE = 1 << 20
 MEGABYTE = 1_000_000
 TIMEOUT_SECONDS = 60.0  # so long without a byte is a lost connection
-PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each further try, as long as the tries bring nothing new
-PASSING_STATUS = {
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.TOO_EARLY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-}
 SIZE = r"(\d{1,18})"
 
 
@@ -212,11 +203,6 @@ def version_of(response: HTTPResponse) -> Version:
 
 def refusal(url: str, error: HTTPError) -> UserError:
     return UserError(f"{url}: the server answers {status_text(error.code)}; is this the right address?")
-
-
-def status_text(code: int) -> str:
-    """The standard's words, not the server's."""
-    return f"{code} {responses.get(code, '')}".rstrip()
 
 
 def reason(error: Exception) -> str:

@@ -9,8 +9,6 @@ import re
 import sys
 import threading
 from collections.abc import Callable
-from http import HTTPStatus
-from http.client import responses
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -19,19 +17,10 @@ from fsspec import get_filesystem_class
 from fsspec.callbacks import Callback
 
 from ifvit.config.errors import UserError, printable
+from ifvit.runtime.http_status import PASSING_STATUS, PAUSES, status_text
 
-PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each further try
 CONNECT_SECONDS = 30.0
 READ_SECONDS = 60.0  # so long without a byte is a lost connection
-PASSING_STATUS = {
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.TOO_EARLY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-}
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 TRANSPORTS = {"aiohttp", "aiobotocore", "botocore", "fsspec", "gcsfs", "s3fs", "adlfs", "azure"}
 Result = TypeVar("Result")
@@ -166,8 +155,3 @@ def options(protocol: str) -> dict[str, Any]:
     # By default aiohttp gives a download five minutes in all, and looks at no proxy.
     timeout = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
     return {"client_kwargs": {"timeout": timeout, "trust_env": True}, "encoded": True}
-
-
-def status_text(code: int) -> str:
-    """The standard's words, not the server's."""
-    return f"{code} {responses.get(code, '')}".rstrip()

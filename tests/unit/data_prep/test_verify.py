@@ -25,6 +25,7 @@ from ifvit.data.shard_format import FLOAT, npy_header
 from tests.drawn_coco import draw_coco, edit_annotations, tiny_recipe
 from tests.forged_shards import copy_shard, forge_members
 from tests.made_tars import END, block
+from tests.verified_sets import faults, verified
 
 TAR = "shard-000001.tar"
 MOMENTS_HEADER = len(npy_header(FLOAT, (8, 4, 4)))
@@ -33,16 +34,6 @@ MOMENTS_HEADER = len(npy_header(FLOAT, (8, 4, 4)))
 @pytest.fixture
 def shards(own_shards: Path) -> Path:
     return own_shards / "train"
-
-
-def verified(folder: Path) -> SetVerification:
-    found = SetVerification(folder)
-    found.run()
-    return found
-
-
-def faults(folder: Path) -> list[str]:
-    return [str(fault) for fault in verified(folder).faults.kept]
 
 
 def test_a_sound_set(made_shards: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.set_verification import SetVerification
 from ifvit.data.sealed_json import unsealed
 from ifvit.data.shard_format import FLOAT, RECORD, npy_header
 from tests.forged_shards import copy_shard, forge_index, forge_members, reseal
+from tests.verified_sets import faults
 
 TAR = "shard-000001.tar"
 MOMENTS_HEADER = len(npy_header(FLOAT, (8, 4, 4)))
@@ -18,16 +18,6 @@ MOMENTS_HEADER = len(npy_header(FLOAT, (8, 4, 4)))
 @pytest.fixture
 def shards(own_shards: Path) -> Path:
     return own_shards / "train"
-
-
-def verified(folder: Path) -> SetVerification:
-    found = SetVerification(folder)
-    found.run()
-    return found
-
-
-def faults(folder: Path) -> list[str]:
-    return [str(fault) for fault in verified(folder).faults.kept]
 
 
 def floats(payload: bytearray) -> np.ndarray:
