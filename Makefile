@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 RECIPE ?= recipes/coco_mini.yaml
-COCO ?= data/coco
+COCO ?= data/coco2014
 SET ?=
 SPLIT ?=
 RUN ?=
@@ -72,7 +72,7 @@ clean-demo:  ## remove what `make demo` made
 	@rm -rf "$(DEMO)/scenes" "$(DEMO)/shards" "$(DEMO)/runs" "$(DEMO)/samples" "$(DEMO)/samples_trained"
 	@rmdir "$(DEMO)" 2>/dev/null || true
 
-coco: $(STAMP)  ## COCO=data/coco: COCO 2014 from the network, 20 GB (29 GB while it unpacks); again: goes on where it stopped
+coco: $(STAMP)  ## COCO=data/coco2014: COCO 2014 from the network, 20 GB (29 GB while it unpacks); again: goes on where it stopped
 	$(BIN)/python -m data_prep coco --out "$(COCO)"
 
 shards: $(STAMP)  ## RECIPE=... SET="--set ..." SPLIT=...: images and captions to tars of latents and text

@@ -1,7 +1,14 @@
 """`python -m data_prep <job> ...`"""
 
+import signal
 import sys
 
-from data_prep.main import main
+try:
+    from data_prep.main import main
 
-sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; at the interpreter's end it would be a traceback
+except KeyboardInterrupt:  # before `main` or after it
+    print("interrupted", file=sys.stderr)
+    code = 130
+sys.exit(code)

@@ -1,13 +1,16 @@
 """Counts of what cannot be used, by reason, and the share of it that a recipe allows."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
+from data_prep.faults import capped
 from data_prep.listed_sample import LISTING_FAULTS, ListedSample
 from ifvit.config.errors import UserError, printable
 
 MAX_NAMED = 10  # ids that are named for each reason
+MISSING_FILE = "missing file"  # as ifvit/data/images.py calls it: a shard is made anew when the file is there
 MAX_IGNORED_KINDS = 20  # suffixes that are told apart
 
 
@@ -55,11 +58,19 @@ class BadLimit:
         self.max_bad_share = max_bad_share
         self.num_samples = num_samples
         self.tally = known
+        self.marks: Sequence[str] = ()  # what `marks_to_delete` gives for the finished shards
 
     def add(self, reason: str, sample_id: int, detail: str) -> None:
         """Count one more. Raises UserError where that is one too many; `detail` is told as an example."""
         self.tally.add(reason, sample_id)
-        check_share(self.tally, self.num_samples, self.max_bad_share, "samples", f"; image {sample_id}: {detail}")
+        example = f"; image {sample_id}: {detail}"
+        check_share(self.tally, self.num_samples, self.max_bad_share, "samples", example, self.marks)
+
+    def add_finished(self, mark: Mapping[str, Any]) -> None:
+        """Count what a finished shard leaves out. Raises UserError as `add` does."""
+        for entry in mark["quarantined"]:
+            if entry["reason"] not in LISTING_FAULTS:
+                self.add(entry["reason"], entry["id"], entry["detail"])
 
 
 class Quarantine:
@@ -75,14 +86,34 @@ class Quarantine:
             self.limit.add(reason, sample.id, f"{sample.place}: {detail}")
 
 
-def check_share(bad: Tally, num_listed: int, max_bad_share: float, what: str, example: str = "") -> None:
-    """Raises UserError where more than `max_bad_share` of the `num_listed` samples or captions is bad."""
+def marks_to_delete(marks: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The files of those done-marks that keep images out also after these are mended."""
+    kept_out = (*LISTING_FAULTS, MISSING_FILE)
+    return [
+        PurePath(mark["tar"]).with_suffix(".json").name
+        for mark in marks
+        if any(entry["reason"] not in kept_out for entry in mark["quarantined"])
+    ]
+
+
+def deletion(marks: Sequence[str]) -> str:
+    """What is to be deleted once images are mended."""
+    return f"delete {', '.join(capped(marks, MAX_NAMED, len(marks)))}"
+
+
+def check_share(
+    bad: Tally, num_listed: int, max_bad_share: float, what: str, example: str = "", marks: Sequence[str] = ()
+) -> None:
+    """Raises UserError where more than `max_bad_share` of the `num_listed` samples or captions is bad.
+
+    `marks` are those to delete.
+    """
     if bad.total > max_bad_share * num_listed:
         share = bad.total / num_listed
         raise UserError(
             f"data.max_bad_share: allows {max_bad_share:.3g} of the {num_listed:,} {what} to be unusable, but at least "
-            f"{bad.total:,} ({share:.3g}) are: {bad}{example}; mend or remove them, or allow more with "
-            f"--set data.max_bad_share=..."
+            f"{bad.total:,} ({share:.3g}) are: {bad}{example}; mend or remove them"
+            f"{f' and {deletion(marks)}' if marks else ''}, or allow more with --set data.max_bad_share=..."
         )
 
 

@@ -31,6 +31,7 @@ class ContactSheet:
         self.image_size = image_size
         self.pictures: dict[str, list[str | None]] = {}
         self.remarks: list[str] = []
+        self.failures: list[str] = []  # why there are pictures that cannot be had
 
     @property
     def is_small(self) -> bool:
@@ -61,7 +62,9 @@ class ContactSheet:
         self.pictures["original"] = column
         self.remarks.append(f"Originals are the images below {root} that the listing names, cropped and resized.")
         if reasons:
-            self.remarks.append(f"{len(reasons)} of {len(self.samples)} cannot be shown; the first: {reasons[0]}")
+            self.failures.append(
+                f"{len(reasons)} of {len(self.samples)} originals cannot be shown; the first: {reasons[0]}"
+            )
 
 
 def original(sample: PicturedSample, listing: Listing, root: Path) -> CaptionedImage:

@@ -29,14 +29,14 @@ class FaultList:
         self.count = 0
         self.reasons: dict[str, str] = {}  # by file: what was found first
         self.shards: set[int] = set()
-        self.foreign: list[str] = []
+        self.foreign: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
         self.count += 1
         if len(self.kept) < self.max_kept:
             self.kept.append(fault)
         if fault.is_foreign:
-            self.foreign.append(fault.file)
+            self.foreign.append(fault)
             return
         self.reasons.setdefault(fault.file, fault.what)
         if fault.shard is not None:

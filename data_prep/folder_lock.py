@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from ifvit.config.errors import UserError
+from ifvit.config.errors import UserError, printable
 
 LOCK_FILE = ".lock"
 
@@ -45,7 +45,7 @@ def one_at_a_time(path: Path, doing: str) -> Iterator[None]:
     """Holds the lock file `path`; waits, and says so, while another process does what this one is about to do."""
     with path.open("a") as lock:
         if not try_lock(lock):
-            print(f"waiting: another process {doing} ({path.parent})", file=sys.stderr, flush=True)
+            print(f"waiting: another process {doing} ({printable(str(path.parent))})", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

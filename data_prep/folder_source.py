@@ -17,7 +17,7 @@ from data_prep.bad_samples import count_ignored
 from data_prep.listed_sample import IMAGE_SUFFIXES, ListedSample
 from ifvit.config.errors import UserError, printable
 from ifvit.data.captions import MAX_CHARACTERS, MAX_PROMPTS
-from ifvit.data.coco import is_below
+from ifvit.data.coco import is_below, quoted
 
 METADATA_FILE = "metadata.jsonl"
 MAX_CAPTION_BYTES = 4 * MAX_CHARACTERS + 4  # more cannot be a caption of MAX_CHARACTERS
@@ -72,9 +72,9 @@ class FolderSource:
             for number, offset, row in metadata_rows(file, self.metadata):
                 name = row.get("file_name")
                 if not isinstance(name, str) or not is_below(name):
-                    raise self.error(number, f"file_name is {name!r}, must name a file below {self.root}")
+                    raise self.error(number, f"file_name is {quoted(name)}, must name a file below {self.root}")
                 if name in offsets:
-                    raise self.error(number, f"{name!r} is listed twice")
+                    raise self.error(number, f"{quoted(name)} is listed twice")
                 offsets[name] = offset
             for id_, name in enumerate(sorted(offsets, key=lambda name: name.split("/"))):
                 file.seek(offsets[name])

@@ -4,8 +4,8 @@
     shard-000000.jsonl   one line for each sample of that shard, see `ListedSample`
     listing.json         written last: where the listing comes from, its counts, and the sha256 of each file
 
-Shards are made from these files alone, so that no set of shards mixes two states of a source. A source that has changed
-is listed anew, but only if each finished shard has the same samples as before.
+Shards are made from these files alone, so that no set of shards mixes two states of the captions. A source that has
+changed is listed anew, but only if each finished shard has the same samples as before.
 """
 
 import hashlib

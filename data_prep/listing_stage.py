@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_prep.bad_samples import Tally
-from data_prep.folder_lock import one_at_a_time
+from data_prep.bad_samples import MAX_NAMED, Tally
+from data_prep.faults import capped
+from data_prep.folder_lock import LOCK_FILE, one_at_a_time
 from data_prep.listing import LISTING_FILE, Listing, found_listing, rows_name
 from data_prep.shard_folder import finished_mark
 from data_prep.sources import Source
@@ -35,7 +36,7 @@ def current_listing(source: Source, samples_per_shard: int, folder: Path) -> Lis
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"data.shards_root: cannot write to {folder} ({error.strerror})") from error
-    with one_at_a_time(folder / ".lock", "lists the samples"):
+    with one_at_a_time(folder / LOCK_FILE, "lists the samples"):
         found = found_listing(folder)  # another process may have been faster
         if found and fits(found, described):
             return found
@@ -79,11 +80,13 @@ def refuse_changes(source: Source, described: dict[str, Any], shards: Path) -> N
         mark = finished_mark(files, None, {"data.samples_per_shard": samples_per_shard})
         is_listed = files.number < listing.num_shards
         if mark and not (is_listed and mark["listing_sha256"] == listing.shard_sha256(files.number)):
-            changed.append(files.tar)
+            changed.append(files.mark.name)
     if changed:
+        names = ", ".join(capped(changed, MAX_NAMED, len(changed)))
         raise UserError(
             f"{source.field}: {len(changed)} of the {len(marks)} shards in {shards} were made from other images or "
-            f"captions than are there now, such as {changed[0].name}; delete those, or {shards}, or use another --out"
+            f"captions than are there now; delete the done-marks of those to have them made again ({names}), or use "
+            "another --out"
         )
 
 

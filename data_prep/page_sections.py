@@ -92,5 +92,7 @@ def samples_section(sheet: ContactSheet) -> str:
         pictures = [(name, uris[row]) for name, uris in sheet.pictures.items()]
         cards.append(html.sample_card(f"id {sample.id}, shard {sample.shard}", pictures, sample.prompts))
     return html.section(
-        f"{len(cards)} samples, spread evenly", html.paragraphs(sheet.remarks), html.samples(cards, sheet.is_small)
+        f"{len(cards)} samples, spread evenly",
+        html.paragraphs([*sheet.remarks, *sheet.failures]),
+        html.samples(cards, sheet.is_small),
     )

@@ -77,7 +77,6 @@ class DoneMark(ShardFacts):
     quarantined: list[QuarantinedSample]
     dropped_captions: dict[str, Count]
     latent_sums: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
-    encode_batch_size: Count
     settings: dict[str, Any]
 
     @classmethod

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,20 @@ from data_prep.listing import rows_name
 from data_prep.set_description import ListingDescription, SetIndex
 from data_prep.shard_verification import file_sha256, reading_error
 from data_prep.stored_members import all_finite
-from ifvit.config.errors import printable
+from ifvit.config.errors import UserError, printable
 from ifvit.data.shard_format import FLOAT, NULL_FILE, SAMPLES_FILE, index_size, npy_header, npy_size
 
 LISTING_FOLDER = "listing"
 SHARD_FILE = re.compile(r"shard-([0-9]{6,})\.(tar|index|json)")
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raises UserError where `folder` or one below it cannot be read at all."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
 
 
 def listing_faults(folder: Path, listing: ListingDescription) -> Iterator[Fault]:

@@ -8,25 +8,24 @@ from data_prep.array_task import ArrayTask
 from data_prep.faults import capped
 from data_prep.folder_lock import LOCK_FILE, Claims, try_lock
 from data_prep.listing import LISTING_FILE
-from data_prep.listing_stage import current_listing
-from data_prep.repair_conditions import refuse_foreign_files, refuse_missing_images, refuse_other_settings
+from data_prep.repair_conditions import Marks, has_listing_faults, refuse_changes, refuse_foreign_files
 from data_prep.set_description import DescriptionError, DoneMark, ShardFacts
 from data_prep.set_files import LISTING_FOLDER
 from data_prep.set_verification import SetVerification
 from data_prep.shard_folder import CLAIMS_FILE
 from data_prep.shard_job import shards_folder
 from data_prep.shards import make_shards
-from data_prep.sources import source_of
 from data_prep.verification_report import MAX_LINES
 from ifvit.config.errors import UserError, printable
 from ifvit.config.schema import Recipe
-from ifvit.data.shard_format import ShardFiles
-
-Marks = Mapping[int, DoneMark | None]  # of the damaged shards, None where the mark itself is damaged
+from ifvit.data.shard_format import INDEX_FILE, ShardFiles
 
 
 def repair_shards(recipe: Recipe) -> None:
-    """Prints what is removed and why, and what was made. Raises UserError, with all that is sound untouched."""
+    """Prints what is removed and why, and what was made.
+
+    Raises UserError: before anything is removed where it would not come back, else like `make_shards`.
+    """
     folder = shards_folder(recipe)
     with sole_process(folder):
         found = SetVerification(folder)
@@ -72,29 +71,23 @@ def facts_of(found: SetVerification, number: int, mark: DoneMark | None) -> Shar
 
 
 def remove_damaged(found: SetVerification, marks: Marks, recipe: Recipe) -> None:
-    """Raises UserError, before a shard is removed, where it would not come back as it was."""
+    """Raises UserError, before anything is removed, where it would not come back as it was."""
     folder, reasons = found.folder, found.faults.reasons
     refuse_foreign_files(found)
     try:
-        source = source_of(recipe.data)
-        refuse_other_settings(found, recipe)
-        # First what keeps the listing from being found or made again.
-        unreadable = {ShardFiles(folder, number).mark.name for number, mark in marks.items() if mark is None}
-        first = {name: what for name, what in reasons.items() if name in unreadable}
-        listing_faults = {name: what for name, what in reasons.items() if name.startswith(f"{LISTING_FOLDER}/")}
-        if listing_faults:
-            first |= {f"{LISTING_FOLDER}/{LISTING_FILE}": "a file of its rows is damaged"} | listing_faults
-        removed = remove(folder, first)
-        listing = current_listing(source, recipe.data.samples_per_shard, folder / LISTING_FOLDER)
-        refuse_missing_images(found, marks, listing, source.root)
+        refuse_changes(found, marks, recipe)
     except UserError as error:
         shards = ", ".join(capped(map(str, marks), MAX_LINES, len(marks)))
-        what = f"shards {shards} are to be made again from their images" if marks else "index.json is to be made again"
+        others = ", ".join(capped(reasons, MAX_LINES, len(reasons)))
+        what = f"shards {shards} are to be made again from their images" if marks else f"to be made again: {others}"
         raise UserError(*error.lines, f"{folder}: {what}; nothing sound was touched") from error
-    rest = {name: what for name, what in reasons.items() if name not in first}
-    for number in marks:  # what is not whole is not done
-        rest.setdefault(ShardFiles(folder, number).mark.name, "its shard is made again")
-    removed += remove(folder, rest)
+    # First what says that others are whole.
+    ordered = {INDEX_FILE: "it is written last of all"} | {
+        ShardFiles(folder, number).mark.name: "its shard is made again" for number in marks
+    }
+    if has_listing_faults(found):
+        ordered[f"{LISTING_FOLDER}/{LISTING_FILE}"] = "a file of its rows is damaged"
+    removed = remove(folder, ordered | reasons)
     print("\n".join(capped(removed, MAX_LINES, len(removed))), flush=True)
 
 

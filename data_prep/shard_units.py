@@ -6,15 +6,14 @@ from typing import Any
 
 import torch
 
-from data_prep.bad_samples import BadLimit
-from data_prep.folder_lock import Claims, one_at_a_time
-from data_prep.listed_sample import LISTING_FAULTS
-from data_prep.shard_folder import CLAIMS_FILE, finished_mark, num_missing, refuse_other_shards, remove_leftovers
-from data_prep.shard_index import write_index
+from data_prep.bad_samples import BadLimit, marks_to_delete
+from data_prep.folder_lock import LOCK_FILE, Claims, one_at_a_time
+from data_prep.index_stage import write_index
+from data_prep.shard_folder import CLAIMS_FILE, num_missing, refuse_other_shards, remove_leftovers, storage_errors
 from data_prep.shard_job import ShardJob
 from data_prep.shard_writer import ShardUnit, ShardWriter
 from data_prep.sources import source_of
-from ifvit.config.errors import UserError
+from ifvit.config.errors import UserError, printable
 from ifvit.config.schema import Recipe
 from ifvit.data.images import refuse_bombs
 from ifvit.data.shard_format import ShardFiles
@@ -58,25 +57,20 @@ class ShardWorker:
     def run(self) -> None:
         """Makes what is missing of the task's shards, but for those that other processes are making."""
         refuse_other_shards(self.folder, self.listing.num_shards)
-        with one_cpu_thread(), Claims(self.folder / CLAIMS_FILE) as claims:
-            missing = []
-            for unit in self.job.units:
-                if mark := self.finished(unit):
-                    self.count_bad(mark)
-                else:
-                    missing.append(unit)
+        with storage_errors(self.folder), one_cpu_thread(), Claims(self.folder / CLAIMS_FILE) as claims:
+            marks = {unit: self.finished(unit) for unit in self.job.units}
+            there = [mark for mark in marks.values() if mark]
+            self.limit.marks = marks_to_delete(there)
+            for mark in there:
+                self.limit.add_finished(mark)
+            missing = [unit for unit, mark in marks.items() if mark is None]
             # Once more after the last one: whoever made a shard that is missing may have been killed.
             while made := [unit for unit in missing if self.make(unit, claims)]:
                 missing = [unit for unit in missing if unit not in made]
             self.finish()
 
     def finished(self, unit: int) -> dict[str, Any] | None:
-        return finished_mark(ShardFiles(self.folder, unit), self.listing.shard_sha256(unit), self.settings)
-
-    def count_bad(self, mark: dict[str, Any]) -> None:
-        for entry in mark["quarantined"]:
-            if entry["reason"] not in LISTING_FAULTS:
-                self.limit.add(entry["reason"], entry["id"], entry["detail"])
+        return self.job.finished(unit, self.settings)
 
     def make(self, unit: int, claims: Claims) -> bool:
         """Whether shard `unit` is finished now and was not when this was called first."""
@@ -84,7 +78,7 @@ class ShardWorker:
             return False
         try:
             if mark := self.finished(unit):  # another process has made it since
-                self.count_bad(mark)
+                self.limit.add_finished(mark)
             else:
                 self.write(unit)
             return True
@@ -96,27 +90,26 @@ class ShardWorker:
         shard = ShardUnit(files, self.listing.shard(unit), self.listing.shard_sha256(unit), self.root)
         try:
             self.writer.write(shard, self.limit, lambda count: self.report("encoded", count))
-        except OSError as error:
-            raise UserError(f"{files.tar}: cannot be written ({error}); the same command goes on from there") from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"data.encode_batch_size: is {self.writer.batch_size}, for which there is too little memory "
+                f"({printable(str(error))[:200]}); start fewer --workers, or make all shards with a smaller one"
+            ) from error
         self.report("made", 1)
 
     def finish(self) -> None:
         """Write the index, where all shards of all tasks are there. Any number of processes may do so."""
         if num_missing(self.folder, self.listing.num_shards):
             return
-        with one_at_a_time(self.folder / ".lock", "writes the index"):
-            marks = (self.mark_of_finished(unit) for unit in range(self.listing.num_shards))
+        with one_at_a_time(self.folder / LOCK_FILE, "writes the index"):
+            marks = [mark for unit in range(self.listing.num_shards) if (mark := self.finished(unit))]
+            if len(marks) < self.listing.num_shards:  # one of another task has its mark, and must be made again
+                return
             write_index(self.folder, self.job.recipe, self.listing, marks, self.encoders)
             remove_leftovers(self.folder)
         self.report("complete", 1)
-
-    def mark_of_finished(self, unit: int) -> dict[str, Any]:
-        if mark := self.finished(unit):
-            return mark
-        tar = ShardFiles(self.folder, unit).tar
-        raise UserError(
-            f"{tar}: is missing or damaged; run `python -m data_prep shards` without --task to make it again"
-        )
 
 
 def shard_settings(
@@ -127,12 +120,19 @@ def shard_settings(
         "data.split": recipe.data.split,
         "data.text_storage": recipe.data.text_storage,
         "data.samples_per_shard": recipe.data.samples_per_shard,
+        "data.encode_batch_size": recipe.data.encode_batch_size,
         "model.sample_size": recipe.model.sample_size,
         "model.num_text_tokens": recipe.model.num_text_tokens,
         "encoders.autoencoder": autoencoder_identity["sha256"],
         "encoders.text_encoder": text_encoder_identity["sha256"],
         "encoders.tokenizer": text_encoder_identity["tokenizer_sha256"],
     }
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Also torch's on the CPU, which is any RuntimeError by its type."""
+    texts = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
 @contextlib.contextmanager

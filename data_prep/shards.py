@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.array_task import ArrayTask, add_task_arguments, array_task
 from ifvit.config.arguments import add_recipe_arguments
-from ifvit.config.errors import UserError
+from ifvit.config.errors import UserError, printable
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import Recipe
 
 if TYPE_CHECKING:
     from data_prep.listing import Listing
+    from data_prep.shard_job import ShardJob
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,46 +56,62 @@ def run(args: argparse.Namespace) -> None:
     recipe = shards_recipe(args)
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers: is {args.workers}, must be at least 1")
-    if args.dry_run:
-        print_storage(recipe)
-    else:
+    if not args.dry_run:
         make_shards(recipe, array_task(args.task, args.num_tasks), args.workers)
+        return
+    for option, value in (("--task", args.task), ("--num-tasks", args.num_tasks), ("--workers", args.workers)):
+        if value is not None:
+            raise UserError(f"{option}: --dry-run makes nothing; give one of the two")
+    print_storage(recipe)
 
 
 def print_storage(recipe: Recipe) -> None:
     """What `--dry-run` says. Lists the source, or reads its listing, and writes nothing."""
     from data_prep.listing_stage import dry_listing
+    from data_prep.shard_folder import storage_errors
     from data_prep.sources import source_of
 
-    listing = dry_listing(source_of(recipe.data), recipe.data.samples_per_shard, listing_folder(recipe))
-    print_listing(listing, recipe)
+    folder = listing_folder(recipe)
+    with storage_errors(folder):
+        print_listing(dry_listing(source_of(recipe.data), recipe.data.samples_per_shard, folder), recipe)
 
 
 def make_shards(recipe: Recipe, task: ArrayTask | None = None, num_workers: int | None = 1) -> dict[str, Any] | None:
     """Makes what is missing of {data.shards_root}/{data.split}, prints a summary. `num_workers` None: by the machine.
 
-    Returns the index; None while shards of other tasks or processes are missing.
+    Returns the index; None while shards of other tasks or processes are missing. Raises UserError.
     """
+    from data_prep.shard_folder import storage_errors
+
+    folder = listing_folder(recipe)
+    with storage_errors(folder.parent):
+        return made_shards(recipe, folder, task or ArrayTask(), num_workers)
+
+
+def made_shards(
+    recipe: Recipe, listing_folder: Path, task: ArrayTask, num_workers: int | None
+) -> dict[str, Any] | None:
     from data_prep.listing_stage import current_listing
-    from data_prep.shard_folder import num_missing
     from data_prep.shard_job import ShardJob
     from data_prep.shard_workers import make_missing_shards
     from data_prep.sources import source_of
     from ifvit.data.shard_format import INDEX_FILE
 
     # Nothing heavy is imported up to the workers: most mistakes show here.
-    listing = current_listing(source_of(recipe.data), recipe.data.samples_per_shard, listing_folder(recipe))
-    job = ShardJob(recipe, listing, task or ArrayTask())
+    listing = current_listing(source_of(recipe.data), recipe.data.samples_per_shard, listing_folder)
+    job = ShardJob(recipe, listing, task)
     print_listing(listing, recipe)
     job.check_listing()
     outcome = make_missing_shards(job, num_workers or default_workers())
+    whole = ShardJob(recipe, listing, ArrayTask())
     if outcome.is_complete:
-        index = json.loads((job.folder / INDEX_FILE).read_bytes())
-        print_summary(job.folder, index, len(index["shards"]) - outcome.num_made)
+        index: dict[str, Any] = json.loads((job.folder / INDEX_FILE).read_bytes())
+        print_summary(whole, index, outcome.num_made)
         return index
     print(
-        f"{job.folder}: {outcome.num_made} shards made, {num_missing(job.folder, listing.num_shards)} of "
-        f"{listing.num_shards} are missing: other tasks or processes make them, or the same command when those are gone"
+        f"{printable(str(job.folder))}: {outcome.num_made} shards made, "
+        f"{listing.num_shards - len(whole.units_there())} of {listing.num_shards} are missing: other tasks or "
+        "processes make them, or the same command when those are gone"
     )
     return None
 
@@ -138,13 +155,21 @@ def print_left_out(bad_samples: dict[str, Any], dropped_captions: dict[str, Any]
             print(f"{name}: {Tally.from_json(values)}")
 
 
-def print_summary(folder: Path, index: dict[str, Any], num_skipped: int) -> None:
+def print_summary(job: "ShardJob", index: dict[str, Any], num_made: int) -> None:
+    """What the finished set of `job`, all of it, has and lacks."""
+    from data_prep.bad_samples import deletion, marks_to_delete
+
+    num_skipped = len(index["shards"]) - num_made
     skipped = f" ({num_skipped} were there already)" if num_skipped else ""
     print(
-        f"{folder}: {len(index['shards'])} shards{skipped}, {index['samples']} samples, {index['prompts']} prompts, "
-        f"{index['size']:,} bytes"
+        f"{printable(str(job.folder))}: {len(index['shards'])} shards{skipped}, {index['samples']} samples, "
+        f"{index['prompts']} prompts, {index['size']:,} bytes"
     )
     print_left_out(index["quarantined"], index["dropped_captions"])
+    if index["quarantined"]:
+        marks = (job.finished(unit, {}) for unit in job.units)
+        if names := marks_to_delete(mark for mark in marks if mark):
+            print(f"to have mended images in the shards: {deletion(names)}, and run the same command")
     used, measured = index["scaling_factor"], index["measured_scaling_factor"]
     source = "measured" if used == measured else f"the recipe's, measured here: {measured:.5f}"
     print(f"scaling_factor: {used:.5f} ({source})")

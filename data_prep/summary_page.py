@@ -1,6 +1,7 @@
 """A page about a sound set of shards, for a person to look at: numbers, two histograms, and samples with captions."""
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from data_prep.set_verification import SetVerification
 from data_prep.sources import source_of
 from data_prep.stored_encoders import stored_autoencoder, stored_tokenizer
 from data_prep.verification_report import notes
-from ifvit.config.errors import UserError
+from ifvit.config.errors import UserError, printable
 from ifvit.config.schema import Recipe
 from ifvit.data.images import refuse_bombs
 from ifvit.encoders.autoencoder import Autoencoder
@@ -81,6 +82,8 @@ class SummaryPage:
                 self.file.parent.rmdir()
             return
         sheet = self.contact_sheet()
+        for failure in (*self.remarks, *sheet.failures):
+            print(f"note: {printable(failure)}", file=sys.stderr)
         title = f"Shards of {found.sound_index.split}"
         parts = [
             html.heading(title, f"{found.folder.resolve()}, verified {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
@@ -96,12 +99,11 @@ class SummaryPage:
     def contact_sheet(self) -> ContactSheet:
         """With the pictures that can be had, and the reasons why others cannot."""
         refuse_bombs()
-        remarks = []
-        autoencoder = None
+        autoencoder, failures = None, []
         try:
             autoencoder = self.autoencoder()
         except UserError as error:
-            remarks.append(f"Latents are not decoded: {error}")
+            failures.append(f"Latents are not decoded: {error}")
         shapes = self.found.sound_index.shapes
         image_size = autoencoder.factor * shapes.sample_size if autoencoder else USUAL_SIZE
         sheet = ContactSheet(self.found.pictured, image_size)
@@ -110,8 +112,8 @@ class SummaryPage:
         try:
             self.add_originals(sheet)
         except UserError as error:
-            remarks.append(f"Originals are not shown: {error}")
-        sheet.remarks += remarks
+            failures.append(f"Originals are not shown: {error}")
+        sheet.failures = [*failures, *sheet.failures]
         return sheet
 
     def autoencoder(self) -> Autoencoder:

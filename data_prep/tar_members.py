@@ -17,6 +17,7 @@ MAX_NAME = 4096  # bytes
 MAX_EXTENSION = 2**20  # bytes of a pax header
 REGULAR, FOLDER = (b"0", b"\0", b"7"), b"5"
 LONG_NAME, PAX, GLOBAL_PAX = b"L", b"x", b"g"
+COMPRESSED = re.compile(rb"\x1f\x8b|BZh[1-9]1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd")  # gzip, bzip2, xz and zstd begin so
 REFUSED = {
     b"1": "a link", b"2": "a link", b"K": "a link", b"3": "a device", b"4": "a device", b"6": "a pipe",
     b"S": "a sparse file",
@@ -54,6 +55,8 @@ class TarMembers:
             raise UserError(f"{self.tar}: cannot be opened ({error.strerror})") from error
         try:
             self.size = os.fstat(self.file).st_size
+            if COMPRESSED.match(os.pread(self.file, BLOCK, 0)):
+                raise self.error(0, "is compressed, and compressed tars are not read; unpack it to a .tar")
             yield from self.members()
         finally:
             os.close(self.file)

@@ -21,6 +21,7 @@ from data_prep.tar_members import Member, TarMembers
 from ifvit.config.errors import UserError, printable
 
 MAX_JSON_BYTES = 2**20
+NAMED_ANEW = "tars are listed by their path below the folder that all lie in: tars of a second folder change all rows"
 KEY_AND_SUFFIX = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 
 

@@ -30,8 +30,8 @@ def summary_lines(found: SetVerification) -> list[str]:
     for name, values in (("quarantined samples", index.quarantined), ("dropped captions", index.dropped_captions)):
         if values:
             lines.append(printable(f"{name}: {tally_of(values)}"))
-    channels = ", ".join(f"{each.mean:+.3f} ± {each.deviation:.3f}" for each in found.latents.channels())
-    lines += [*factor_lines(found), f"latents, mean ± deviation of each channel: {channels}", lengths_text(found)]
+    channels = ", ".join(f"{each.mean:+.3f} +- {each.deviation:.3f}" for each in found.latents.channels())
+    lines += [*factor_lines(found), f"latents, mean +- deviation of each channel: {channels}", lengths_text(found)]
     return lines + notes(found)
 
 

@@ -29,17 +29,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     recipe = recipe_of_images(args)
 
+    from data_prep.set_files import reading
     from data_prep.set_verification import SetVerification
     from data_prep.verification_report import fault_lines, record, summary_lines
 
-    found = SetVerification(args.folder)
+    with reading(args.folder):
+        found = SetVerification(args.folder)
     if args.no_page:
-        found.run()
+        with reading(args.folder):
+            found.run()
     else:
         from data_prep.summary_page import NUM_PICTURED, SummaryPage
 
         page = SummaryPage(found, recipe)
-        found.run(NUM_PICTURED, page.num_longer)
+        with reading(args.folder):
+            found.run(NUM_PICTURED, page.num_longer)
         page.write()
     if args.json:
         print(json.dumps(record(found), indent=2))

@@ -113,6 +113,8 @@ def check_arguments(arguments: argparse.Namespace, recipe: Recipe) -> None:
             raise UserError(f"--{name.replace('_', '-')}: is {value}, must be 1 to {limit:,}")
     if arguments.samples_per_shard is not None and arguments.num_shards is None:
         raise UserError("--samples-per-shard: is for shards on paper, give --num-shards as well")
+    if arguments.num_shards is not None and recipe.data.mixture:
+        raise UserError("--num-shards: is for one set, but the recipe has a data.mixture; leave that or this out")
     for world_size in arguments.world_sizes or []:
         if world_size < 1 or recipe.train.global_batch_size % world_size:
             raise UserError(

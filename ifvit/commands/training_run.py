@@ -52,7 +52,7 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
     check_same_on_all_ranks(data, ranks)
     num_local_ranks = max(gathered(ranks, ranks.local_rank)) + 1
     with agreed_errors(ranks):
-        data.check_cache(ranks.world_size, num_local_ranks)
+        data.check_cache(recipe.train.global_batch_size, ranks.world_size, num_local_ranks)
     backend = shared_attention_backend(recipe, ranks, device)
     with agreed_errors(ranks):  # only now, so that no mistake above leaves a run behind
         directory = RunDirectory(Path(recipe.runtime.runs_root) / recipe.name)

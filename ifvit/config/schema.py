@@ -25,6 +25,7 @@ from ifvit.config.fusion import FusionPlan, FusionSchedule, IntermediateFusion, 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Lanes = Annotated[int, Field(gt=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1)]
 Folder = Annotated[Text, AfterValidator(lambda path: str(Path(path).expanduser()))]
 Paths = Annotated[
@@ -48,7 +49,7 @@ class MixedSet(Section):
     """One of several sets of shards that are trained on together."""
 
     shards_root: Location
-    split: Name = "train"
+    split: Name | None = None  # default: data.split
     weight: PositiveFloat  # its share of the samples is weight / sum of weights
 
 
@@ -57,13 +58,15 @@ class DataConfig(Section):
 
     coco_root: Folder | None = None  # folder with annotations/captions_{split}2014.json and {split}2014/
     image_folder: Folder | None = None  # images at any depth; captions: NAME.txt beside NAME.jpg, or metadata.jsonl
-    image_tars: Paths | None = None  # WebDataset or img2dataset tars: a glob, or a list of globs
+    # WebDataset or img2dataset tars: a glob, or a list of globs. They are listed by their path below the folder that
+    # all lie in: with tars of a second folder, added later, all shards must be made again.
+    image_tars: Paths | None = None
     shards_root: Location | None = None  # shards are written to and read from {shards_root}/{split}; also an address
     split: Name = "train"  # the split that is trained on
     mixture: dict[Name, MixedSet] = Field(default={})  # instead of shards_root: sets trained on together
     cache_dir: Folder | None = None  # shards at an address are kept there while in use: on a disk of this machine
-    cache_bytes: PositiveInt = 50_000_000_000  # the most that one run keeps there
-    num_lanes: PositiveInt = 64  # of the order of shards at an address; best a multiple of the number of ranks
+    cache_bytes: PositiveInt = 100_000_000_000  # the most that one run keeps there
+    num_lanes: Lanes = 64  # of the order of shards at an address; best a multiple of the number of ranks
     text_storage: Literal["embeddings", "token_ids"] = "embeddings"  # token_ids: the text encoder runs in training
     samples_per_shard: PositiveInt = 1000
     encode_batch_size: PositiveInt = 16  # images per encoder call when shards are made; part of byte identity

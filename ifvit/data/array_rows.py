@@ -1,13 +1,13 @@
 """Arrays of the same shape that lie in many places of many tars, read into the rows of one array and checked.
 
-Plain reads, no memory map: a failing disk is then an error, not the death of the process. What is done for each row is
-one read and one crc32; all else is done for all rows at once.
+Plain reads, no memory map: what the disk does not give is then an error, not the death of the process. What is done for
+each row is one read and one crc32; all else is done for all rows at once.
 """
 
 import itertools
 import os
 import zlib
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from ifvit.data.row_memory import ScratchRows
 from ifvit.data.sample_index import Bytes, Integers
 from ifvit.data.shard_format import ShardFiles
 
-MAX_OPEN_SHARDS = 256
 OTHER_KIND = "it holds another kind of array than its shard's index says"
 OTHER_CRC32 = "its crc32 differs"
 CUT_OFF = "its shard is cut off before it ends"
@@ -27,10 +26,14 @@ class DamageError(Exception):
     """(row, what is wrong with its array)"""
 
 
+class UnreadableError(Exception):
+    """(row, why its shard cannot be read): the shard may be sound."""
+
+
 class ArrayRows:
     """Reads from the shards in `folder`. For one thread. `checks_crc32` False is for benchmarks."""
 
-    def __init__(self, folder: Path, checks_crc32: bool = True, max_open_shards: int = MAX_OPEN_SHARDS) -> None:
+    def __init__(self, folder: Path, checks_crc32: bool = True, max_open_shards: int = 256) -> None:
         self.folder = folder
         self.checks_crc32 = checks_crc32
         self.max_open_shards = max_open_shards
@@ -48,16 +51,17 @@ class ArrayRows:
     ) -> None:
         """Of each row the array whose file starts at byte starts[k] into values[k], and what follows into tails[k].
 
-        Each file starts with `header`, and has crc32[k]. Raises DamageError for a row where that is not so.
+        Each file starts with `header`, and has crc32[k]. Raises DamageError for a row where that is not so, and
+        UnreadableError.
         """
         columns = [values] if tails is None else [values, tails]
         for first in range(0, len(values), self.max_open_shards):  # so many rows are in no more shards
             rows = slice(first, first + self.max_open_shards)
             try:
                 self.read_some(shards[rows], starts[rows], header, crc32[rows], [column[rows] for column in columns])
-            except DamageError as damage:
-                row, what = damage.args
-                raise DamageError(first + row, what) from damage
+            except (DamageError, UnreadableError) as fault:
+                row, what = fault.args
+                raise type(fault)(first + row, what) from fault
 
     def read_some(
         self,
@@ -100,13 +104,13 @@ class ArrayRows:
                     raise unreadable(shards.index(shard), error) from error
         return [self.open_shards[shard] for shard in shards]
 
-    def close_all_but(self, shards: Set[int] = frozenset()) -> None:
-        for shard in self.open_shards.keys() - shards:
-            os.close(self.open_shards.pop(shard))
+    def close(self) -> None:
+        while self.open_shards:
+            os.close(self.open_shards.popitem()[1])
 
 
-def unreadable(row: int, error: OSError) -> DamageError:
-    return DamageError(row, f"reading it fails ({error.strerror})")
+def unreadable(row: int, error: OSError) -> UnreadableError:
+    return UnreadableError(row, f"cannot be read ({error.strerror})")
 
 
 def refuse(is_wrong: NDArray[np.bool_], what: str) -> None:

@@ -22,6 +22,7 @@ from ifvit.data.shard_format import INDEX_FILE, NULL_FILE, SAMPLES_FILE, ShardFi
 from ifvit.data.shard_locks import ShardLocks
 from ifvit.runtime.files import write_atomically
 
+MAX_NULL_SIZE = 100_000_000
 DONE_SECONDS = 10 * 365 * 86_400  # so much older than it is looks a shard that its last reader needs no more
 
 
@@ -69,7 +70,7 @@ class CacheFolder:
         for leftover in self.folder.glob(".*.tmp*"):  # of a process that was killed here
             leftover.unlink(missing_ok=True)
         if file_sha256(self.folder / NULL_FILE) != null_sha256:
-            write_atomically(self.folder / NULL_FILE, self.read_checked(NULL_FILE, null_sha256, threading.Event()))
+            write_atomically(self.folder / NULL_FILE, self.read_null(null_sha256))
         if file_sha256(self.folder / INDEX_FILE) != hashlib.sha256(content).hexdigest():
             write_atomically(self.folder / INDEX_FILE, content)
         samples_index = self.folder / SAMPLES_FILE
@@ -131,14 +132,17 @@ class CacheFolder:
         """
         files = ShardFiles(self.folder, shard)
         try:
-            part = self.read_checked(files.index.name, self.part_sha256[shard], stop)
-            if len(part) != self.part_starts[shard + 1] - self.part_starts[shard]:
+            part_path = self.partial(shard)  # before the tar comes there
+            part_size = self.part_starts[shard + 1] - self.part_starts[shard]
+            self.copy_checked(files.index.name, part_path, part_size, self.part_sha256[shard], stop)
+            part = part_path.read_bytes()
+            if len(part) != part_size:
                 raise wrong_entry(self.remote, shard)
             with (self.folder / SAMPLES_FILE).open("r+b") as file:
                 os.pwrite(file.fileno(), part, self.part_starts[shard])
                 os.fsync(file.fileno())
             self.checked_parts.add(shard)
-            self.copy_checked(files.tar.name, self.partial(shard), shard, stop)
+            self.copy_checked(files.tar.name, self.partial(shard), self.sizes[shard], self.sha256[shard], stop)
         except BaseException as error:
             self.partial(shard).unlink(missing_ok=True)
             if isinstance(error, OSError):
@@ -149,26 +153,26 @@ class CacheFolder:
         """What was fetched can be read now. To be called `one_at_a_time`, so that `contents` misses nothing."""
         self.partial(shard).replace(self.tar(shard))
 
-    def read_checked(self, file: str, sha256: str, stop: threading.Event) -> bytes:
+    def read_null(self, sha256: str) -> bytes:
         found = ""
         for _ in range(2):
-            content = self.remote.read(file, stop)
+            content = self.remote.read(NULL_FILE, MAX_NULL_SIZE)
             if (found := hashlib.sha256(content).hexdigest()) == sha256:
                 return content
-        raise self.other_content(file, found, sha256)
+        raise self.other_content(NULL_FILE, found, sha256)
 
-    def copy_checked(self, file: str, path: Path, shard: int, stop: threading.Event) -> None:
+    def copy_checked(self, file: str, path: Path, size: int, sha256: str, stop: threading.Event) -> None:
         found = ""
         for _ in range(2):
-            self.remote.copy(file, path, self.sizes[shard], stop)
+            self.remote.copy(file, path, size, stop)
             with path.open("rb") as content:
                 os.fsync(content.fileno())
                 found = hashlib.file_digest(content, "sha256").hexdigest()
             if stop.is_set():
                 raise StoppedError
-            if found == self.sha256[shard]:
+            if found == sha256:
                 return
-        raise self.other_content(file, found, self.sha256[shard])
+        raise self.other_content(file, found, sha256)
 
     def other_content(self, file: str, found: str, sha256: str) -> UserError:
         return UserError(

@@ -10,6 +10,7 @@ from ifvit.config.errors import UserError, printable
 from ifvit.data.captions import caption_fault
 
 MAX_NAMED = 10  # of many images with the same fault, so many are named and the rest counted
+MAX_SHOWN = 200  # characters of a name in a message
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def read_annotations(file: Path) -> dict[str, list[dict[str, Any]]]:
 
 def image_names(entries: list[dict[str, Any]], file: Path) -> dict[int, str]:
     names: dict[int, str] = {}
+    ids: dict[PurePosixPath, int] = {}  # by file
     for entry in entries:
         id_, name = entry["id"], entry["file_name"]
         if not 0 <= id_ < 10**12:
@@ -97,9 +99,17 @@ def image_names(entries: list[dict[str, Any]], file: Path) -> dict[int, str]:
         if id_ in names:
             raise UserError(f"{file}: image {id_} is listed twice")
         if not is_below(name):
-            raise UserError(f"{file}: image {id_}: file_name {name!r} must be a file below the images' folder")
+            raise UserError(f"{file}: image {id_}: file_name {quoted(name)} must be a file below the images' folder")
+        if (other := ids.setdefault(PurePosixPath(name), id_)) != id_:
+            raise UserError(f"{file}: images {other} and {id_} have one file_name; keep one of them")
         names[id_] = name
     return dict(sorted(names.items()))
+
+
+def quoted(value: object) -> str:
+    """As a literal, for messages; not all of it where it is long."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def is_below(name: str) -> bool:

@@ -9,6 +9,7 @@ from ifvit.data.sample_stream import Order
 MAX_POSITIONS = 1_000_000
 MAX_DIFFERENCES = 1024
 MIN_EXPECTED = 20  # positions per bin
+MIN_WINDOWS = 100  # of an order in lanes: with fewer, places may be the same by chance
 
 
 class EpochChange:
@@ -46,10 +47,10 @@ class EpochChange:
             self.name, chi_square, bins - 1, f"{self.num_same:,} of {num_positions:,} places the same"
         )
 
-    def lane_check(self) -> Check:
+    def lane_check(self, window: int) -> Check:
         """For an order whose neighbours come from few shards, so that their differences are alike in any epoch."""
-        if not self.counts.any():
-            return not_judged(self.name, "too few samples")
+        if not self.counts.any() or self.order.num_samples < MIN_WINDOWS * window:
+            return not_judged(self.name, "too few samples or shards")
         num_positions = int(self.counts.sum())
         found = f"{self.num_same:,} of {num_positions:,} places the same, must be under 1 in 20"
         return exact_check(self.name, self.num_same < num_positions / MIN_EXPECTED, found)

@@ -1,9 +1,9 @@
 """The order for shards that are fetched: shuffled so that few of them are in use at any time.
 
-In each epoch the shards, in an order drawn for it, make a line of N samples. It is cut into L = num_lanes intervals
-whose sizes differ by one at most. Global position P belongs to lane P mod L, and each lane walks through one interval,
-which is shuffled in blocks of `window` samples. So a rank that takes the positions of some lanes alone needs, at any
-time, only the few shards that those lanes' blocks lie in.
+In each epoch the shards, in an order drawn for it, make a closed line of N samples. It is cut, from a place drawn for
+it, into L = num_lanes intervals whose sizes differ by one at most. Global position P belongs to lane P mod L, and each
+lane walks through one interval, which is shuffled in blocks of `window` samples. So a rank that takes the positions of
+some lanes alone needs, at any time, only the few shards that those lanes' blocks lie in.
 
 Blocks of different lanes end at different times, so that new shards are needed at an even rate.
 """
@@ -30,13 +30,27 @@ class ShardLine:
     shards: Integers  # (S,) their numbers
     starts: Integers  # (S + 1,) the place in the line of each one's first sample; at the end N
     offsets: Integers  # (S,) number of a sample - its place in the line
+    rotation: int  # the place that the first interval begins at
 
     def indices(self, places: Integers) -> Integers:
         """Which of the S shards holds each place."""
         return np.searchsorted(self.starts, places, side="right") - 1
 
     def samples(self, places: Integers) -> Integers:
+        """At `places` counted from the rotation."""
+        size = int(self.starts[-1])
+        places = places + self.rotation
+        places -= size * (places >= size)
         return places + self.offsets[self.indices(places)]
+
+    def ranges(self, firsts: Integers, lasts: Integers) -> tuple[Integers, Integers]:
+        """The first and the last index of the shards from each place to another, both counted from the rotation.
+
+        Indices go on behind S with those of the line's begin.
+        """
+        rounds, places = np.divmod(np.stack([firsts, lasts]) + self.rotation, int(self.starts[-1]))
+        first, last = self.indices(places) + rounds * len(self.shards)
+        return first, last
 
 
 class LaneOrder(SampleOrder):
@@ -51,6 +65,7 @@ class LaneOrder(SampleOrder):
     ) -> None:
         sizes = np.asarray(shard_sizes, np.int64)
         super().__init__(int(sizes.sum()), seed)
+        self.given_sizes = sizes
         self.shards = np.flatnonzero(sizes)  # an empty shard has no place in the line
         self.shard_sizes = sizes[self.shards]
         self.first_samples = (np.cumsum(sizes) - sizes)[self.shards]
@@ -66,17 +81,27 @@ class LaneOrder(SampleOrder):
         self.lines: list[ShardLine] = []  # those of the two epochs asked for last: a batch may straddle two
         self.lines_lock = threading.Lock()
 
-    def max_bytes_in_use(self, shard_bytes: Sequence[int] | Integers, world_size: int = 1) -> int:
-        """A bound of what the shards in use have: those that a rank's current blocks lie in, at any time.
+    def with_lanes(self, num_lanes: int) -> "LaneOrder":
+        """That of the same shards and seed with another number of lanes."""
+        return LaneOrder(self.given_sizes, self.seed, num_lanes)
 
-        `shard_bytes` are those of all shards.
+    def max_bytes_in_use(
+        self, shard_bytes: Sequence[int] | Integers, world_size: int = 1, num_rows: int | None = None
+    ) -> int:
+        """A bound of what the shards have that a rank's next `num_rows` rows lie in, anywhere in the order.
+
+        `shard_bytes` are those of all shards. `num_rows` None: one of each of its lanes.
         """
         bytes_ = np.asarray(shard_bytes, np.int64)[self.shards]
         is_small = self.shard_sizes * 2 * len(self.shards) < self.num_samples  # such as the last shard of most sets
-        whole = np.searchsorted(np.cumsum(np.sort(self.shard_sizes[~is_small])), self.window - 2, side="right")
-        shards_per_block = int(whole) + 2  # one in part at each end
+        ends = np.cumsum(np.sort(self.shard_sizes[~is_small]))
         num_lanes = self.num_lanes // math.gcd(self.num_lanes, world_size)
-        return int(min(bytes_.sum(), num_lanes * shards_per_block * bytes_.max() + bytes_[is_small].sum()))
+        turns = -(-(num_rows or num_lanes) // num_lanes)
+        blocks = -(-(turns - 1) // self.window) + 1
+        whole = np.searchsorted(ends, blocks * self.window - 2, side="right")
+        # One in part at each end; where an epoch ends within the turns, there are two more ends.
+        shards_per_lane = int(whole) + (2 if turns == 1 else 4)
+        return int(min(bytes_.sum(), num_lanes * shards_per_lane * bytes_.max() + bytes_[is_small].sum()))
 
     def samples(self, positions: Integers) -> Integers:
         """Sample indices 0..num_samples-1 at global `positions` (each >= 0)."""
@@ -131,7 +156,8 @@ class LaneOrder(SampleOrder):
         order = words.view(np.int64)
         starts = np.zeros(count + 1, np.int64)
         np.cumsum(self.shard_sizes[order], out=starts[1:])
-        return ShardLine(epoch, self.shards[order], starts, self.first_samples[order] - starts[:-1])
+        rotation = derived_seed(self.seed, "lane rotation", epoch) % self.num_samples
+        return ShardLine(epoch, self.shards[order], starts, self.first_samples[order] - starts[:-1], rotation)
 
     def upcoming_shards(self, first: int, stop: int, rank: int = 0, world_size: int = 1) -> Integers:
         """The shards that a rank needs for its rows of the global positions first..stop-1, the most urgent first.
@@ -154,8 +180,9 @@ class LaneOrder(SampleOrder):
             rows, blocks = spread((first_turns + phases) // self.window, (stop_turns - 1 + phases) // self.window)
             intervals = intervals[rows]
             first_turns, last_turns = self.block_turns(intervals, blocks)
-            places = self.interval_starts[intervals] + np.stack([first_turns, last_turns])
-            rows, indices = spread(*line.indices(places))
+            starts = self.interval_starts[intervals]
+            rows, indices = spread(*line.ranges(starts + first_turns, starts + last_turns))
+            indices %= len(line.shards)
             times.append(start + np.maximum(first_turns * self.num_lanes + intervals, bounds[0])[rows])
             shards.append(line.shards[indices])
         in_order = np.concatenate(shards)[np.argsort(np.concatenate(times), kind="stable")]

@@ -2,13 +2,16 @@
 
 import itertools
 import queue
+import resource
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ifvit.config.errors import UserError
@@ -19,12 +22,9 @@ from ifvit.data.reader import SampleReader
 from ifvit.data.remote_shards import LaneShards
 from ifvit.data.sample_index import Integers
 from ifvit.data.sample_stream import RankVisits, Visits
-from ifvit.data.training_data import TrainingData
+from ifvit.data.training_data import BATCHES_AHEAD, TrainingData
 
-# Reading and crc32 run outside the interpreter's lock. Of a small sample that is too short a time to gain by a second
-# thread: each would wait for the lock that the other has.
-NUM_THREADS_EMBEDDINGS, NUM_THREADS_TOKEN_IDS = 2, 1
-BATCHES_AHEAD = 3
+MAX_OPEN_SHARDS = 256  # of one reader
 
 
 class BatchLoader:
@@ -56,17 +56,21 @@ class BatchLoader:
         self.data = data
         self.stream = data.stream(seed, global_batch_size)
         self.lanes = [
-            LaneShards(order, shard_set, rank, world_size, num_local_ranks) if isinstance(order, LaneOrder) else None
+            LaneShards(
+                order, shard_set, rank, world_size, num_local_ranks, data.rows_at_once(global_batch_size // world_size)
+            )
+            if isinstance(order, LaneOrder)
+            else None
             for order, shard_set in zip(self.stream.orders, data.sets, strict=True)
         ]
         self.visits = RankVisits(self.stream, rank, world_size)
         self.caption_dropout_prob = caption_dropout_prob
         self.num_rows = global_batch_size // world_size
-        num_threads = NUM_THREADS_EMBEDDINGS if data.has_embeddings else NUM_THREADS_TOKEN_IDS
+        max_open = max_open_shards(data.num_threads * len(data.sets))
         self.readers: queue.SimpleQueue[list[SampleReader]] = queue.SimpleQueue()
-        for _ in range(num_threads):
-            self.readers.put([SampleReader(shard_set, checks_crc32) for shard_set in data.sets])
-        self.executor = ThreadPoolExecutor(num_threads, "batch loader")
+        for _ in range(data.num_threads):
+            self.readers.put([SampleReader(shard_set, checks_crc32, max_open) for shard_set in data.sets])
+        self.executor = ThreadPoolExecutor(data.num_threads, "batch loader", thread_setup(pin_memory))
         self.steps = itertools.count(first_step)
         self.ahead: deque[tuple[Future[Batch], BatchBuffers]] = deque()
         self.error: Exception | None = None
@@ -151,8 +155,20 @@ class BatchLoader:
         positions, samples = visits.own_positions[rows], visits.samples[rows]
         with ExitStack() as stack:
             if lanes is not None:
-                reader.close_all_but(stack.enter_context(lanes.need(positions, samples)))
+                stack.enter_context(lanes.need(positions, samples))
+                stack.callback(reader.close)
             records = reader.shard_set.samples.records(samples)
             captions = order.caption_choices(positions, samples, records["num_prompts"])
             reader.read(samples, captions, buffers.moments, buffers.text, rows)
         return records["id"], order.is_dropped(positions, samples, self.caption_dropout_prob)
+
+
+def max_open_shards(num_readers: int) -> int:
+    """For each of several readers, so that all together leave most of the files that the process may open."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(MAX_OPEN_SHARDS, allowed // 4 // num_readers))
+
+
+def thread_setup(pins_memory: bool) -> Callable[[], None] | None:
+    """What a reading thread does first: a new thread would take GPU 0 for its own, and open a context there."""
+    return partial(torch.cuda.set_device, torch.cuda.current_device()) if pins_memory else None

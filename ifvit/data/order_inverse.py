@@ -42,6 +42,7 @@ def lane_positions(order: LaneOrder, samples: Integers, epoch: int) -> Integers:
     offsets = np.zeros(int(line.shards.max()) + 1, np.int64)
     offsets[line.shards] = line.offsets
     places = samples - offsets[order.shards[np.searchsorted(order.first_samples, samples, side="right") - 1]]
+    places = (places - line.rotation) % order.num_samples
     intervals = np.searchsorted(order.interval_starts, places, side="right") - 1
     in_interval = places - order.interval_starts[intervals]
     blocks = (in_interval + order.phases[intervals]) // order.window

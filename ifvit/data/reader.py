@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifvit.config.errors import UserError
-from ifvit.data.array_rows import MAX_OPEN_SHARDS, OTHER_CRC32, ArrayRows, DamageError
+from ifvit.data.array_rows import OTHER_CRC32, ArrayRows, DamageError, UnreadableError
 from ifvit.data.row_memory import ScratchRows, byte_rows
 from ifvit.data.sample_index import Bytes, Integers
 from ifvit.data.shard_format import (
@@ -59,7 +59,7 @@ class SampleReader:
     For one thread. `checks_crc32` False is for benchmarks.
     """
 
-    def __init__(self, shard_set: ShardSet, checks_crc32: bool = True, max_open_shards: int = MAX_OPEN_SHARDS) -> None:
+    def __init__(self, shard_set: ShardSet, checks_crc32: bool = True, max_open_shards: int = 256) -> None:
         self.shard_set = shard_set
         self.shapes = shard_set.shapes
         self.arrays = ArrayRows(shard_set.folder, checks_crc32, max_open_shards)
@@ -146,6 +146,10 @@ class SampleReader:
             row, what = damage.args
             member = int(np.broadcast_to(members, len(samples))[row])
             raise self.damaged(int(samples[row]), member, what) from damage
+        except UnreadableError as fault:
+            row, what = fault.args
+            _, shard = self.record(int(samples[row]))
+            raise UserError(f"{ShardFiles(self.shard_set.folder, shard).tar}: {what}") from fault
 
     def damaged(self, sample: int, member: int, what: str) -> UserError:
         record, shard = self.record(sample)
@@ -154,9 +158,6 @@ class SampleReader:
         fix = self.shard_set.mending
         return UserError(f"{tar}: is damaged: {member_name(int(record['id']), suffix)}: {what}; {fix}")
 
-    def close_all_but(self, shards: Set[int]) -> None:
-        """Close the tars of all other shards."""
-        self.arrays.close_all_but(shards)
-
     def close(self) -> None:
-        self.arrays.close_all_but(frozenset())
+        """Close the tars; the next read opens them again."""
+        self.arrays.close()

@@ -5,12 +5,12 @@ here names a file without them, and repeats no other words of a library or a ser
 """
 
 import errno
-import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from fsspec import get_filesystem_class
@@ -19,11 +19,14 @@ from fsspec.callbacks import Callback
 from ifvit.config.errors import UserError, printable
 from ifvit.runtime.http_status import PASSING_STATUS, PAUSES, status_text
 
+HOSTED = {"https", "http", "s3", "gs", "gcs", "az", "abfs"}
+PROTOCOLS = HOSTED | {"file", "memory"}
+LONG_PAUSES = (*PAUSES, 15.0, 30.0, 60.0, 60.0, 60.0)  # while a run trains, which an outage should not end
+MAX_INDEX_SIZE = 2_000_000_000  # of an index.json; a million shards have 0.3 GB
 CONNECT_SECONDS = 30.0
 READ_SECONDS = 60.0  # so long without a byte is a lost connection
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 TRANSPORTS = {"aiohttp", "aiobotocore", "botocore", "fsspec", "gcsfs", "s3fs", "adlfs", "azure"}
-Result = TypeVar("Result")
 
 
 class StoppedError(Exception):
@@ -41,9 +44,17 @@ class RemoteFolder:
     """
 
     def __init__(self, url: str) -> None:
-        if not re.match(r"[a-z][a-z0-9+.-]*://.", url):
-            raise UserError("data.shards_root: is no address such as https://host/folder or s3://bucket/folder")
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            has_place = bool(parts.hostname if parts.scheme in HOSTED else parts.netloc or parts.path)
+            is_address = has_place and (parts.port or 1) > 0 and not parts.fragment
+        except ValueError:  # its text may have a part of a password
+            is_address = False
+        if not is_address or parts.scheme not in PROTOCOLS:
+            raise UserError(
+                "data.shards_root: is no address such as https://host/folder or s3://bucket/folder; in a password, "
+                "characters such as / and # are written %2F and %23"
+            )
         self.protocol = parts.scheme
         self.netloc = parts.netloc
         self.path = parts.path.rstrip("/")
@@ -54,8 +65,6 @@ class RemoteFolder:
             raise UserError(
                 f"{self.name()}: {self.protocol}:// needs a package that is missing: {printable(str(error))}"
             ) from error
-        except ValueError as error:
-            raise UserError(f"{self.name()}: {self.protocol}:// is not known; use https:// or s3://") from error
 
     def name(self, file: str = "") -> str:
         """The address of the folder, or of a file in it, without what may be secret."""
@@ -68,13 +77,23 @@ class RemoteFolder:
             path = quote(path, safe="/%:@!$&'()*+,;=~")
         return f"{self.protocol}://{self.netloc}{path}{'?' if self.query else ''}{self.query}"
 
-    def read(self, file: str, stop: threading.Event | None = None) -> bytes:
-        """The content of a small file. Raises UserError where it is not to be had, StoppedError once `stop` is set."""
-        content: bytes = self.tried(file, stop or threading.Event(), lambda: self.files.cat_file(self.address(file)))
+    def read(self, file: str, max_size: int = MAX_INDEX_SIZE) -> bytes:
+        """The content of a file that is kept in memory. Raises UserError where it is not to be had or is larger."""
+        with TemporaryDirectory(prefix="ifvit-remote-") as folder:
+            path = Path(folder) / "file"
+            self.copy(file, path, max_size, threading.Event(), PAUSES)
+            content = path.read_bytes()
+        if len(content) > max_size:
+            raise UserError(f"{self.name(file)}: has more than {max_size:,} bytes; is this the right address?")
         return content
 
-    def copy(self, file: str, path: Path, size: int, stop: threading.Event) -> None:
-        """Write the file to `path`: at most little more than `size` bytes, and perhaps fewer. Raises as `read`."""
+    def copy(
+        self, file: str, path: Path, size: int, stop: threading.Event, pauses: Sequence[float] | None = None
+    ) -> None:
+        """Write the file to `path`: at most little more than `size` bytes, and perhaps fewer.
+
+        Raises UserError where it is not to be had, StoppedError once `stop` is set. `pauses` None: LONG_PAUSES.
+        """
         watch = Watch(size, stop)
 
         def copied() -> None:
@@ -84,13 +103,14 @@ class RemoteFolder:
             except TooLongError:
                 return
 
-        self.tried(file, stop, copied)
+        self.tried(file, stop, copied, LONG_PAUSES if pauses is None else pauses)
 
-    def tried(self, file: str, stop: threading.Event, fetch: Callable[[], Result]) -> Result:
-        """What `fetch` returns, after as many tries as it takes and PAUSES allow."""
-        for pause in (*PAUSES, None):
+    def tried(self, file: str, stop: threading.Event, fetch: Callable[[], None], pauses: Sequence[float]) -> None:
+        """Calls `fetch` until it succeeds, as often as `pauses` allow."""
+        for pause in (*pauses, None):
             try:
-                return fetch()
+                fetch()
+                return
             except StoppedError:
                 raise
             except Exception as error:
@@ -102,7 +122,7 @@ class RemoteFolder:
                 print(f"{self.name(file)}: {fault}; trying again in {pause:g} s", file=sys.stderr, flush=True)
                 if stop.wait(pause):
                     raise StoppedError
-        raise UserError(f"{self.name(file)}: {fault}, after {len(PAUSES) + 1} tries; start again when it can be read")
+        raise UserError(f"{self.name(file)}: {fault}, after {len(pauses) + 1} tries; start again when it can be read")
 
 
 class Watch(Callback):
@@ -128,7 +148,7 @@ def lasting_fault(error: Exception) -> str | None:
         return f"the server answers {status_text(status)}; is this the right address?"
     if isinstance(error, FileNotFoundError):
         return "there is no such file; is this the right address?"
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:  # botocore's are no PermissionError
         return "it may not be read; is this the right address, and are you signed in?"
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return f"cannot be written to data.cache_dir ({error.strerror})"

@@ -48,7 +48,8 @@ def shared_room(room: int, sizes: Sequence[int]) -> list[int]:
 class LaneShards:
     """The shards that one rank's lanes are in and come to.
 
-    Raises UserError where the cache cannot hold all that the lanes of `num_local_ranks` ranks are in at the same time.
+    Raises UserError where the cache cannot hold what `num_local_ranks` ranks, each with `num_rows` rows, read at the
+    same time.
     """
 
     def __init__(
@@ -58,13 +59,14 @@ class LaneShards:
         rank: int = 0,
         world_size: int = 1,
         num_local_ranks: int = 1,
+        num_rows: int | None = None,
     ) -> None:
         assert shard_set.cache is not None
         self.order = order
         self.samples = shard_set.samples
         self.rank = rank
         self.world_size = world_size
-        check_room(order, shard_set.cache, world_size, num_local_ranks)
+        check_room(order, shard_set.cache, world_size, num_local_ranks, num_rows)
         self.cache = ShardCache(shard_set.cache, num_local_ranks, announces=rank == 0)
         self.block_positions = order.window * order.num_lanes  # in so many positions every lane ends a block
         self.stride = max(1, self.block_positions // PLANS_PER_BLOCK)
@@ -72,15 +74,15 @@ class LaneShards:
         self.planning = threading.Lock()
 
     @contextmanager
-    def need(self, positions: Integers, samples: Integers) -> Iterator[frozenset[int]]:
+    def need(self, positions: Integers, samples: Integers) -> Iterator[None]:
         """In this block `samples`, which stand at `positions` of their set's order, can be read.
 
-        The value is all shards that may be kept open until the next such block.
+        After it their shards should be open nowhere: one that is removed keeps its bytes on the disk while it is open.
         """
         if len(positions):
             self.look_ahead(int(positions.min()), int(positions.max()))
-        with self.cache.need(self.samples.shards_of(samples)) as shards:
-            yield shards
+        with self.cache.need(self.samples.shards_of(samples)):
+            yield
 
     def look_ahead(self, first: int, last: int) -> None:
         """Have the cache fetch what the lanes need up to the end of their next blocks."""
@@ -97,13 +99,25 @@ class LaneShards:
         self.cache.close()
 
 
-def check_room(order: LaneOrder, folder: CacheFolder, world_size: int, num_local_ranks: int) -> None:
-    in_use = min(num_local_ranks * order.max_bytes_in_use(folder.sizes, world_size), sum(folder.sizes))
+def check_room(
+    order: LaneOrder, folder: CacheFolder, world_size: int, num_local_ranks: int, num_rows: int | None = None
+) -> None:
+    """Raises UserError where `folder` cannot hold what ranks with `num_rows` rows each read at the same time."""
     room = folder.cache_bytes - folder.samples_index_size
-    if in_use > room:
-        raise UserError(
-            f"data.cache_bytes: is {folder.cache_bytes:,}; the index of {folder.remote.name()} takes "
-            f"{folder.samples_index_size:,}, and the shards in use at the same time up to {in_use:,} with "
-            f"{order.num_lanes} lanes and {num_local_ranks} ranks on a machine; allow "
-            f"{folder.samples_index_size + 2 * in_use:,}, or set a lower data.num_lanes"
-        )
+    whole = sum(folder.sizes)
+
+    def bytes_in_use(order: LaneOrder) -> int:
+        return min(num_local_ranks * order.max_bytes_in_use(folder.sizes, world_size, num_rows), whole)
+
+    if (in_use := bytes_in_use(order)) <= room:
+        return
+    num_lanes = order.num_lanes
+    while num_lanes > world_size and bytes_in_use(order.with_lanes(num_lanes)) > room:
+        num_lanes //= 2
+    fewer = f"set data.num_lanes={num_lanes} or less" if num_lanes > world_size else "make smaller shards"
+    raise UserError(
+        f"data.cache_bytes: is {folder.cache_bytes:,}; the index of {folder.remote.name()} takes "
+        f"{folder.samples_index_size:,}, and the shards in use at the same time up to {in_use:,} with "
+        f"{order.num_lanes} lanes and {num_local_ranks} ranks on a machine; allow "
+        f"{folder.samples_index_size + min(2 * in_use, whole):,}, or {fewer}"
+    )

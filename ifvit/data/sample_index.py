@@ -1,6 +1,7 @@
 """Where the samples of a set of shards lie: its samples.index, mapped into memory and verified shard by shard.
 
-Nothing is read at start: the system reads what is asked for, and ranks on one machine share it.
+Nothing is read at start: the system reads what is asked for, and ranks on one machine share it. At a billion samples it
+has 60 GB, so it is mapped; the price is that a process dies where another one cuts the file off while it is read.
 """
 
 import hashlib
@@ -61,7 +62,10 @@ class SampleIndex:
         for shard in np.unique(shards[~self.is_verified[shards]]).tolist():
             part = self.content[self.starts[shard] : self.starts[shard + 1]]
             if hashlib.sha256(part.data).hexdigest() != self.sha256[shard]:
-                raise UserError(f"{self.path}: the part of shard {shard} is damaged (its sha256 differs); {MAKE_AGAIN}")
+                raise UserError(
+                    f"{self.path}: the part of shard {shard} is damaged (its sha256 differs); "
+                    f"delete it and {MAKE_AGAIN}"
+                )
             self.is_verified[shard] = True
 
 

@@ -18,7 +18,10 @@ def unsealed(content: bytes) -> dict[str, Any]:
     body = content[: -len(seal(b""))] + b"\n}"
     if not content.endswith(seal(body)):
         raise ValueError("its content_sha256 differs")
-    values: dict[str, Any] = json.loads(body)
+    try:
+        values: dict[str, Any] = json.loads(body)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     return values
 
 

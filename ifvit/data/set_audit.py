@@ -79,7 +79,7 @@ class SetAudit:
         mixing = [block_check(self.blocks), *self.neighbours.checks(), self.batches.check()]
         return [
             self.coverage_check() if self.visits_all else self.lookup_check(),
-            self.change.lane_check() if self.has_lanes else self.change.check(),
+            self.change.lane_check(self.order.window) if isinstance(self.order, LaneOrder) else self.change.check(),
             *(map(for_comparison, mixing) if self.has_lanes else mixing),
             *self.captions.checks(),
         ]

@@ -73,11 +73,10 @@ class ShardCache:
             self.changed.notify_all()
 
     @contextmanager
-    def need(self, shards: Sequence[int] | Integers) -> Iterator[frozenset[int]]:
+    def need(self, shards: Sequence[int] | Integers) -> Iterator[None]:
         """In this block the shards, and their parts of samples.index, can be read. Waits until they can.
 
-        The value is all shards that are sure to stay: others may be removed, and should be open nowhere, since that
-        would keep their bytes on the disk. Raises what fetching met, a UserError where a shard is not to be had.
+        Raises what fetching met, a UserError where a shard is not to be had.
         """
         numbers = set(np.unique(shards).tolist())
         with self.changed:
@@ -85,7 +84,8 @@ class ShardCache:
             self.urgent.update(dict.fromkeys(sorted(numbers - self.held)))
             self.changed.notify_all()
         try:
-            yield self.wait_for(numbers)
+            self.wait_for(numbers)
+            yield
         finally:
             with self.changed:
                 self.readers.subtract(numbers)
@@ -108,7 +108,7 @@ class ShardCache:
             with self.changed:
                 self.locks.close()
 
-    def wait_for(self, shards: set[int]) -> frozenset[int]:
+    def wait_for(self, shards: set[int]) -> None:
         with self.changed, self.start_progress(len(shards - self.held)) as progress:
             total = progress.total if progress else 0
             while missing := shards - self.held:
@@ -121,7 +121,6 @@ class ShardCache:
                 self.changed.wait()
             if progress:
                 progress.advance(total - progress.done)
-            return frozenset(self.held)
 
     def start_progress(self, num_missing: int) -> Progress | nullcontext[None]:
         """For the shards that training waits for before it begins; later ones are fetched ahead."""
@@ -145,6 +144,8 @@ class ShardCache:
                 is_here = self.obtain(shard)
             except StoppedError:
                 pass
+            except OSError as error:
+                fault = self.folder.unwritable(error)
             except Exception as error:  # for whoever needs the shard
                 fault = error
             with self.changed:
@@ -229,7 +230,12 @@ class ShardCache:
                 break
             if self.removed(other):
                 num_bytes -= self.sizes[other]
-        return num_bytes <= self.num_bytes
+        return num_bytes <= self.num_bytes or (place < 0 and self.bytes_of_rank(shard) <= self.num_bytes_of_rank)
+
+    def bytes_of_rank(self, shard: int) -> int:
+        """What this rank has with `shard`: another run that reads from the same folder must not stop this one."""
+        with self.changed:
+            return sum(self.sizes[each] for each in {shard} | self.held | (self.busy & self.urgent.keys()))
 
     def removed(self, shard: int) -> bool:
         """Whether the shard could be removed: nobody reads or fetches it."""
@@ -238,13 +244,14 @@ class ShardCache:
                 return False
             self.busy.add(shard)
             self.held.discard(shard)
-        is_alone = self.locks.take_alone(shard)
-        if is_alone:
-            self.folder.remove(shard)
-        self.locks.give_back(shard)
-        with self.changed:
-            self.busy.discard(shard)
-            self.changed.notify_all()
+        try:
+            if is_alone := self.locks.take_alone(shard):
+                self.folder.remove(shard)
+            self.locks.give_back(shard)
+        finally:
+            with self.changed:
+                self.busy.discard(shard)
+                self.changed.notify_all()
         return is_alone
 
     def no_room(self, shard: int) -> UserError:

@@ -15,27 +15,28 @@ def check_shards(
     text_encoder_identity: Mapping[str, Any] | None = None,
     *,
     split: str | None = None,
-    checks_scaling_factor: bool = True,
+    name: str | None = None,
 ) -> None:
     """Raises UserError where `shard_set` was made with other values than the recipe's.
 
     Encoders are compared by the digest of their weights when their identity is given (`Autoencoder.identity`,
-    `TextEncoder.identity`); None leaves that comparison out.
+    `TextEncoder.identity`); None leaves that comparison out. `name`: of the set in a data.mixture.
     """
     model, shapes = recipe.model, shard_set.shapes
     values: list[tuple[str, Any, Any]] = [
-        ("data.split", split or recipe.data.split, shard_set.split),
+        (f"data.mixture.{name}.split" if name else "data.split", split or recipe.data.split, shard_set.split),
         ("data.text_storage", recipe.data.text_storage, shard_set.text_storage),
         ("model.sample_size", model.sample_size, shapes.sample_size),
         ("model.in_channels", model.in_channels, shapes.latent_channels),
         ("model.num_text_tokens", model.num_text_tokens, shapes.num_text_tokens),
         ("model.text_hidden_size", model.text_hidden_size, shapes.text_hidden_size),
     ]
-    if checks_scaling_factor and recipe.encoders.scaling_factor is not None:
+    # Latents are stored unscaled: several sets of other factors can be mixed.
+    if name is None and recipe.encoders.scaling_factor is not None:
         values.append(("encoders.scaling_factor", recipe.encoders.scaling_factor, shard_set.scaling_factor))
     problems = [
         f"{field}: is {ours}, but the shards in {shard_set.place} were made with {theirs}; make shards for this "
-        f"recipe or set {field}={theirs}"
+        f"recipe or {f'leave out data.mixture.{name}' if name else f'set {field}={theirs}'}"
         for field, ours, theirs in values
         if ours != theirs
     ]

@@ -1,7 +1,7 @@
 """The files of a shard folder and the members of a shard: names, layout and arrays, shared by writer and reader.
 
 {shards_root}/{split}/
-    shard-000000.tar                 WebDataset tar, see `sample_members`
+    shard-000000.tar                 WebDataset tar, see `member_suffixes`
     shard-000000.index               where each sample lies in the tar, and the crc32 of each of its members
     shard-000000.json                done-mark, written last of the three
     null_prompt_embeds.npy           (T, X) float16, the text encoder's output for ""

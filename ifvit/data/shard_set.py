@@ -92,6 +92,8 @@ class ShardSet:
             if cache is None:
                 check_listing(folder, index["shards"])
             samples = SampleIndex(folder / SAMPLES_FILE, index["shards"], index["text_storage"] == "embeddings")
+            if not samples.num_samples:
+                raise UserError(f"{folder}: has no samples; {MAKE_AGAIN}")
             null_prompt_embeds = read_null_prompt_embeds(folder / NULL_FILE, index)
             return cls(folder, index, samples, null_prompt_embeds, cache)
         except (KeyError, TypeError) as error:

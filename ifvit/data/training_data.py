@@ -17,6 +17,8 @@ from ifvit.data.sample_stream import SampleStream
 from ifvit.data.shard_check import check_shards
 from ifvit.data.shard_set import ShardSet
 
+BATCHES_AHEAD = 3  # that a loader reads
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -75,11 +77,25 @@ class TrainingData:
             )
         return factors.pop() if chosen is None else chosen
 
-    def check_cache(self, world_size: int, num_local_ranks: int) -> None:
+    @property
+    def num_threads(self) -> int:
+        """That read the batches of a rank. Reading and crc32 run outside the interpreter's lock.
+
+        Of a small sample that is too short a time to gain by a second thread: each would wait for the lock that the
+        other one has.
+        """
+        return 2 if self.has_embeddings else 1
+
+    def rows_at_once(self, num_rows: int) -> int:
+        """Of so many rows in a rank's batch, the rows of all batches that its threads may be reading."""
+        return num_rows * (1 if self.num_threads == 1 else BATCHES_AHEAD)
+
+    def check_cache(self, global_batch_size: int, world_size: int, num_local_ranks: int) -> None:
         """Raises UserError where data.cache_bytes do not hold what the ranks of a machine read at the same time."""
-        for order, shard_set in zip(self.stream(seed=0, global_batch_size=1).orders, self.sets, strict=True):
+        num_rows = self.rows_at_once(global_batch_size // world_size)
+        for order, shard_set in zip(self.stream(0, global_batch_size).orders, self.sets, strict=True):
             if isinstance(order, LaneOrder) and shard_set.cache is not None:
-                check_room(order, shard_set.cache, world_size, num_local_ranks)
+                check_room(order, shard_set.cache, world_size, num_local_ranks, num_rows)
 
     def check(
         self,
@@ -88,31 +104,22 @@ class TrainingData:
         text_encoder_identity: Mapping[str, Any] | None = None,
     ) -> None:
         """Raises UserError where a set was made with other values than the recipe's, or by other encoders."""
-        splits = [part.split for _, part in mixed_sets(recipe.data)] or [recipe.data.split]
-        for shard_set, split in zip(self.sets, splits, strict=True):
-            check_shards(
-                recipe,
-                shard_set,
-                autoencoder_identity,
-                text_encoder_identity,
-                split=split,
-                checks_scaling_factor=len(self.sets) == 1,  # latents are stored unscaled: of several, one is chosen
-            )
+        mixed: list[tuple[str | None, str | None]] = [(name, part.split) for name, part in mixed_sets(recipe.data)]
+        for shard_set, (name, split) in zip(self.sets, mixed or [(None, None)], strict=True):
+            check_shards(recipe, shard_set, autoencoder_identity, text_encoder_identity, split=split, name=name)
 
 
 def open_training_data(data: DataConfig) -> TrainingData:
     """The finished shards that a recipe names. Raises UserError where some are missing or damaged."""
     if data.shards_root is not None:
-        parts = [MixedSet(shards_root=data.shards_root, split=data.split, weight=1.0)]
+        roots = [(data.shards_root, data.split)]
     else:
-        parts = [part for _, part in mixed_sets(data)]
-    addresses = [address_in(part.shards_root, part.split) for part in parts if is_address(part.shards_root)]
+        roots = [(part.shards_root, part.split or data.split) for _, part in mixed_sets(data)]
+    addresses = [address_in(root, split) for root, split in roots if is_address(root)]
     fetched = iter(open_remote_shards(addresses, data.cache_dir or "", data.cache_bytes))
-    sets = [
-        next(fetched) if is_address(part.shards_root) else ShardSet.open(Path(part.shards_root) / part.split)
-        for part in parts
-    ]
-    return TrainingData(tuple(sets), tuple(part.weight for part in parts), data.num_lanes)
+    sets = [next(fetched) if is_address(root) else ShardSet.open(Path(root) / split) for root, split in roots]
+    weights = [part.weight for _, part in mixed_sets(data)] or [1.0]
+    return TrainingData(tuple(sets), tuple(weights), data.num_lanes)
 
 
 def mixed_sets(data: DataConfig) -> list[tuple[str, MixedSet]]:

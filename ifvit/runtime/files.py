@@ -4,8 +4,8 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedRandom
 from pathlib import Path
-from typing import IO
 
 from ifvit.config.errors import UserError
 
@@ -32,12 +32,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path) -> Iterator[BufferedRandom]:
     """A file to write that is at `path` once all of it is on the disk; after an error nothing has changed there."""
     # Processes of several machines may write into one folder.
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}.{socket.gethostname()}")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

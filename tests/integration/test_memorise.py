@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ifvit.data.images import crop_and_resize
+from ifvit.data.centre_square import centre_square
 from ifvit.encoders.autoencoder import Autoencoder
 
 CELLS = {
@@ -84,7 +84,7 @@ def test_each_caption_gives_its_own_image(cell: str, test_data: Path, repository
     files = json.loads((out / "samples.json").read_text())["images"]
     samples = [np.asarray(Image.open(out / entry["file"])) for entry in files]
     autoencoder = Autoencoder.load(str(test_data / "vae_f8c4"))
-    originals = [np.asarray(crop_and_resize(Image.open(file).convert("RGB"), SIZE)) for _, file in pairs]
+    originals = [np.asarray(centre_square(Image.open(file), SIZE)) for _, file in pairs]
     sampled, trained = latents(autoencoder, samples), latents(autoencoder, originals)
     distances = torch.cdist(sampled.flatten(1), trained.flatten(1)).square().numpy()  # (sample, training image)
     own = distances.diagonal().copy()

@@ -1,6 +1,8 @@
 """`python -m data_prep shards`, from a COCO folder to shards that webdataset and our loader read."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import torch
 import webdataset
 import yaml
 
+from data_prep.coco_source import CocoSource
 from data_prep.main import main
 from data_prep.shards import make_shards
 from ifvit.config.errors import UserError
@@ -148,6 +151,14 @@ def test_the_command_says_what_it_made(coco: Path, tmp_path: Path, capsys: pytes
     assert "3 shards (3 were there already)" in capsys.readouterr().out
 
 
+def test_a_folder_is_printed_on_one_line(coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(coco, tmp_path, "--out", str(tmp_path / "a\nb\x1b")) == 0
+    assert command(coco, tmp_path, "--out", str(tmp_path / "c\nd"), "--task", "0", "--num-tasks", "2") == 0
+    out = capsys.readouterr().out
+    assert f"{tmp_path}/a\\nb\\x1b/train: 3 shards, " in out
+    assert f"{tmp_path}/c\\nd/train: 2 shards made, 1 of 3 are missing" in out
+
+
 def break_jpeg(root: Path) -> None:
     path = root / "train2014" / "COCO_train2014_000000000016.jpg"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -188,6 +199,9 @@ def remove_json(root: Path) -> None:
         (shutil.rmtree, [], ["data.coco_root: ", "is no folder"]),
         (None, ["--split", "val"], ["data.split: ", "captions_val2014.json is missing"]),
         (None, ["--split", "../x"], ["data.split: "]),
+        (None, ["--dry-run", "--task", "7"], ["--task: --dry-run makes nothing; give one of the two"]),
+        (None, ["--dry-run", "--num-tasks", "7"], ["--num-tasks: --dry-run makes nothing"]),
+        (None, ["--dry-run", "--workers", "7"], ["--workers: --dry-run makes nothing"]),
         (None, ["--set", "data.sampels_per_shard=3"], ["data.sampels_per_shard: unknown field"]),
         (None, ["--set", "model.in_channels=16"], ["model.in_channels: is 16", "4"]),
         (None, ["--set", "model.text_hidden_size=768"], ["model.text_hidden_size: is 768", "64"]),
@@ -204,6 +218,22 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert len(errors) == 1
     assert all(word in errors[0] for word in words), errors[0]
     assert not list(tmp_path.glob("out/*/index.json"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+def test_a_source_that_cannot_be_read_is_one_line(
+    coco: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    def refused(self: CocoSource) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.file))
+
+    monkeypatch.setattr(CocoSource, "fingerprint", refused)
+    assert command(coco, tmp_path, *arguments) == 2
+    assert "captions_train2014.json: Permission denied; give this user the right" in capsys.readouterr().err
 
 
 @pytest.mark.coco

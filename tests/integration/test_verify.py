@@ -72,6 +72,12 @@ def test_damage_is_found_repaired_and_gone(command: Callable, folder: Path, reci
     assert contents(folder) == sound
 
 
+def test_a_wrong_folder_of_images_is_told(command: Callable, folder: Path, recipe: Path) -> None:
+    options = ["--recipe", recipe, "--set", "data.coco_root=/no/such"]
+    done = command("data_prep", "verify", folder, *options)
+    assert "note: Originals are not shown: data.coco_root: /no/such is no folder" in done.stderr
+
+
 def test_as_json(command: Callable, folder: Path) -> None:
     done = command("data_prep", "verify", folder, "--json")
     report = json.loads(done.stdout)
@@ -90,6 +96,7 @@ def test_as_json(command: Callable, folder: Path) -> None:
     "arguments, message",
     [
         (["verify", "{folder}/.."], "holds no shards; give the folder of one split, such as "),
+        (["verify", "{folder}" + "x" * 300], "xxx/listing/listing.json: cannot be read (File name"),
         (["verify", "{folder}", "--set", "data.split=x"], "--set: changes a recipe; give that one with --recipe"),
         (["verify", "{folder}", "--no-page", "--recipe", "x.yaml"], "--recipe: says where images for the page are"),
         (["verify", "{folder}", "--recipe", "no.yaml"], "no.yaml: no such recipe"),

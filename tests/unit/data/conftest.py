@@ -51,5 +51,6 @@ def shard_server(eight_shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """It has the eight shards at /set. Tries follow each other at once."""
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(remote_folder, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(remote_folder, "LONG_PAUSES", (0.0, 0.0))
     with served(eight_shards) as server:
         yield server

@@ -68,7 +68,9 @@ def set_file_name(name: str):
         (lambda c: c["images"][0].update(id=10**12), r"image 1000000000000: the id must have at most 12 digits"),
         (set_file_name("../secret.jpg"), r"image 16: file_name '\.\./secret\.jpg' must be a file below"),
         (set_file_name("/etc/passwd"), r"image 16: file_name '/etc/passwd' must be a file below"),
+        (set_file_name("../" + "x" * 10**6), r"image 16: file_name '\.\./x{100,200}\.\.\. must be a file below"),
         (set_file_name(""), r"image 16: file_name '' must be a file below"),
+        (set_file_name("./COCO_train2014_000000000010.jpg"), r"images 16 and 10 have one file_name; keep one of them"),
         (set_file_name("gone.jpg"), r"images whose file is missing: 16 \(.*gone\.jpg\)"),
     ],
 )

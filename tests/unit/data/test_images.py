@@ -4,12 +4,17 @@ import errno
 import os
 import subprocess
 import sys
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL._util import DeferredError
 
 from ifvit.config.errors import UserError
 from ifvit.data import images as images_module
@@ -171,7 +176,7 @@ def test_storage_that_fails_is_not_the_fault_of_the_image(tmp_path: Path, monkey
         loaded(path)
     assert not isinstance(caught.value, BadImageError)
     monkeypatch.undo()
-    monkeypatch.setattr(images_module.ImageOps, "exif_transpose", failing)
+    monkeypatch.setattr(images_module, "centre_square", failing)
     with pytest.raises(UserError, match="reading it fails") as caught:
         loaded(path)
     assert not isinstance(caught.value, BadImageError)
@@ -203,7 +208,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(
 ) -> None:
     path = saved(Image.new("1", (side, side)), tmp_path / "image.png")
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    monkeypatch.setattr(images_module, "to_rgb", lambda image: pytest.fail("decoded"))
+    monkeypatch.setattr(images_module, "centre_square", lambda *_: pytest.fail("decoded"))
     with pytest.raises(UserError, match=r"^image 42: .*more than 64000000"):
         loaded(path)
 
@@ -236,3 +241,98 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 400
+
+
+def saved_at_the_cap(folder: Path, kind: str) -> None:
+    """An image of MAX_PIXELS, of a kind for which more than its pixels was in memory once."""
+    folder.mkdir()
+    path, size = folder / kind, (8000, 8000)
+    if kind == "rgba.png":
+        Image.new("RGBA", size, (1, 2, 3, 4)).save(path, compress_level=1)
+    elif kind == "deep.png":
+        Image.fromarray(np.zeros(size, np.uint16)).save(path, compress_level=1)
+    elif kind == "truncated.png":
+        Image.new("RGB", size).save(path, compress_level=1)
+        path.write_bytes(path.read_bytes()[:-600])
+    else:
+        image = Image.new("RGB", size)
+        exif = image.getexif()
+        exif[0x0112] = 6
+        image.save(path, exif=exif, progressive=kind == "progressive.jpg")
+
+
+@pytest.mark.parametrize(
+    "kind, megabytes",
+    [
+        ("rgba.png", 400),
+        ("deep.png", 400),
+        ("truncated.png", 400),
+        ("rotated.jpg", 400),
+        ("progressive.jpg", 512),  # coefficients and pixels: 7 bytes a pixel, more without subsampling
+    ],
+)
+def test_memory_stays_small_for_a_queue_of_images_at_the_cap(tmp_path: Path, kind: str, megabytes: int) -> None:
+    """Fault F22 with the threads that decode, in a process that does nothing else."""
+    saved_at_the_cap(tmp_path / "images", kind)
+    code = f"""
+import resource
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from ifvit.data.coco import CaptionedImage
+from ifvit.data.images import BadImageError, load_pixels
+path, = Path({str(tmp_path / "images")!r}).iterdir()
+def outcome(_):
+    try:
+        return load_pixels(CaptionedImage(1, path, ()), 32)
+    except BadImageError as error:
+        return error
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with ThreadPoolExecutor(4) as pool:
+    outcomes = list(pool.map(outcome, range(4)))
+assert all(isinstance(each, BadImageError) == (path.stem == "truncated") for each in outcomes), outcomes
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < megabytes
+
+
+@pytest.mark.parametrize("limit", ["LARGE_PIXELS", "LARGE_BYTES"])
+def test_one_large_image_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    path = saved(noise_image(64, 64), tmp_path / "image.png")
+    monkeypatch.setattr(images_module, limit, 64 * 64 - 1 if limit == "LARGE_PIXELS" else 100)
+    decoding, most = 0, 0
+    counting = threading.Lock()
+
+    def slow(image: Image.Image, size: int) -> Image.Image:
+        nonlocal decoding, most
+        with counting:
+            decoding += 1
+            most = max(most, decoding)
+        time.sleep(0.05)
+        with counting:
+            decoding -= 1
+        return image.resize((size, size))
+
+    monkeypatch.setattr(images_module, "centre_square", slow)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(loaded, [path] * 8))
+    assert most == 1
+
+
+def test_an_error_that_is_kept_holds_no_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(noise_image(64, 64), tmp_path / "image.png")
+    held: list[weakref.ref] = []
+
+    def failing(image: Image.Image, size: int) -> None:
+        image.load()
+        pixels = np.asarray(image).copy()
+        held.extend([weakref.ref(pixels), weakref.ref(image)])
+        raise ValueError("broken")
+
+    monkeypatch.setattr(images_module, "centre_square", failing)
+    with pytest.raises(BadImageError, match="broken") as caught:
+        loaded(path)
+    assert caught.value.__traceback__ is not None
+    pixels, image = (reference() for reference in held)
+    assert pixels is None
+    assert image is None or isinstance(image._im, DeferredError)  # closed

@@ -75,8 +75,9 @@ def test_order_changes_with_epoch_and_seed_and_is_no_identity() -> None:
 
 
 def test_blocks_within_a_lane_are_shuffled_each_in_its_own_way() -> None:
-    order = LaneOrder([400], SEED, 1, 100)  # one shard: the line is 0..399
-    blocks = epoch_of(order, 0).reshape(4, 100) - np.arange(0, 400, 100)[:, None]
+    order = LaneOrder([400], SEED, 1, 100)  # one shard: the line is 0..399, closed
+    places = (epoch_of(order, 0) - order.line(0).rotation) % 400
+    blocks = places.reshape(4, 100) - np.arange(0, 400, 100)[:, None]
     assert np.array_equal(np.sort(blocks), np.tile(np.arange(100), (4, 1)))
     for block in range(4):
         assert abs(np.corrcoef(blocks[block], np.arange(100))[0, 1]) < 0.3
@@ -161,7 +162,7 @@ def test_upcoming_shards_come_in_the_order_of_need() -> None:
     positions = np.arange(first + 1, stop, 2)
     shards = shards_of(sizes, order.samples(positions))
     needed_at = {shard: positions[shards == shard][0] for shard in set(shards)}
-    rows = [needed_at.get(shard, stop) for shard in upcoming]
+    rows = [needed_at[shard] for shard in upcoming if shard in needed_at]
     # A block begins with any of its shards: no shard comes later in the list than its block asks for.
     assert all(later >= earlier - 8 * order.window for earlier, later in itertools.pairwise(rows))
     assert np.corrcoef(rows, np.arange(len(rows)))[0, 1] > 0.9
@@ -187,7 +188,15 @@ def test_a_rank_needs_only_the_shards_of_its_lanes() -> None:
     shards = shards_of(sizes, epoch_of(order, 0))
     by_rank = [set(shards[rank::4]) for rank in range(4)]
     assert set.union(*by_rank) == set(range(400))
-    assert sum(map(len, by_rank)) <= 400 + 7  # one more for each border of two lanes
+    assert sum(map(len, by_rank)) <= 400 + 8  # one more for each border of two lanes
+
+
+def test_a_lane_begins_elsewhere_in_each_epoch() -> None:
+    """Also where there is one shard only, a lane does not have the same samples again."""
+    order = LaneOrder([1000], SEED, 8)
+    assert len({order.line(epoch).rotation for epoch in range(20)}) == 20
+    lanes = [set(epoch_of(order, epoch)[3::8].tolist()) for epoch in range(8)]
+    assert np.mean([len(lane & lanes[0]) for lane in lanes[1:]]) < 50  # of 125
 
 
 def test_new_shards_are_needed_at_an_even_rate() -> None:
@@ -196,6 +205,22 @@ def test_new_shards_are_needed_at_an_even_rate() -> None:
     starts = [set(order.upcoming_shards(first, first + 100).tolist()) for first in range(50_000, 60_000, 100)]
     new = [len(later - earlier) for earlier, later in itertools.pairwise(starts)]
     assert max(new) <= 8 and sum(new) == pytest.approx(100, abs=25)
+
+
+@pytest.mark.parametrize("num_rows", [16, 64, 1024])
+@pytest.mark.parametrize("num_lanes, per_shard, window", [(8, 50, None), (8, 50, 20), (16, 10, None), (4, 300, 7)])
+def test_the_shards_of_a_batch_are_within_the_bound(
+    num_lanes: int, per_shard: int, window: int | None, num_rows: int
+) -> None:
+    """At any place, also where an epoch ends in it."""
+    order = LaneOrder([per_shard] * 200 + [3], SEED, num_lanes, window)
+    bound = order.max_bytes_in_use(np.ones(201), 1, num_rows)
+    firsts = [*range(0, order.num_samples, 61), *range(order.num_samples - num_rows, order.num_samples, 7)]
+    found = [
+        len(np.unique(shards_of([per_shard] * 200 + [3], order.samples(np.arange(first, first + num_rows)))))
+        for first in firsts
+    ]
+    assert bound / 6 < max(found) <= bound
 
 
 def test_the_bound_counts_bytes() -> None:

@@ -22,6 +22,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServer]:
     """It has /set/a.tar. Tries follow each other at once."""
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(remote_folder_module, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(remote_folder_module, "LONG_PAUSES", (0.0, 0.0, 0.0))
     with running_server() as state:
         state.files["/set/a.tar"] = CONTENT
         yield state
@@ -101,8 +102,42 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_protocol() -> None:
-    with pytest.raises(UserError, match=r"^s4://bucket/set: s4:// is not known"):
+    with pytest.raises(UserError, match=r"^data\.shards_root: is no address such as https://host/folder"):
         RemoteFolder("s4://bucket/set")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://[bad/x", "https://host:99999/x", "https://host:abc/x", "ftp://host/x", "https:///x", "host/x", "https://",
+        "https://me:SECRET\u2100@host/x", "https://me:SECRET#1@host/x", "https://me:SECRET/1@host/x", "https://host/x#SECRET",
+    ],
+)  # fmt: skip
+def test_what_no_file_system_takes(url: str) -> None:
+    with pytest.raises(UserError, match=r"^data\.shards_root: is no address such as https://host/folder") as refused:
+        RemoteFolder(url)
+    assert "SECRET" not in str(refused.value)
+
+
+def test_what_is_larger_than_it_may_be(server: RangeServer) -> None:
+    with pytest.raises(UserError, match=r"/set/a\.tar: has more than 100 bytes; is this the right address"):
+        RemoteFolder(f"{server.url}/set").read("a.tar", 100)
+
+
+def test_a_missing_sign_in_is_not_tried_again(server: RangeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore's error, which is no PermissionError."""
+    error = type("NoCredentialsError", (Exception,), {"__module__": "botocore.exceptions"})
+    folder = RemoteFolder(f"{server.url}/set")
+    calls = []
+
+    def fails(*arguments: object, **options: object) -> None:
+        calls.append(1)
+        raise error
+
+    monkeypatch.setattr(folder.files, "get_file", fails)
+    with pytest.raises(UserError, match="are you signed in"):
+        folder.read("a.tar")
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -150,6 +185,7 @@ def test_a_lost_connection_is_tried_again(
 def test_nobody_there(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(remote_folder_module, "PAUSES", (0.0,))
+    monkeypatch.setattr(remote_folder_module, "LONG_PAUSES", (0.0,))
     with running_server() as gone:
         pass
     with pytest.raises(UserError, match=r"a\.tar: the connection failed \(.*\), after 2 tries"):
@@ -173,11 +209,10 @@ def test_a_wait_ends_when_it_is_no_longer_wanted(
     server: RangeServer, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_folder_module, "PAUSES", (1000.0,))
+    monkeypatch.setattr(remote_folder_module, "LONG_PAUSES", (1000.0,))
     stop = threading.Event()
     stop.set()
     server.answers = [503]
-    with pytest.raises(StoppedError):
-        RemoteFolder(f"{server.url}/set").read("a.tar", stop)
     with pytest.raises(StoppedError):
         RemoteFolder(f"{server.url}/set").copy("a.tar", file, len(CONTENT), stop)
 

@@ -2,10 +2,11 @@
 
 import json
 import math
+import sys
 
 import pytest
 
-from ifvit.data.sealed_json import sealed_json, unsealed
+from ifvit.data.sealed_json import seal, sealed_json, unsealed
 
 VALUES = {"text": 'a "b" \n \ud800 ü 猫', "number": 0.1 + 0.2, "list": [1, {"a": None}], "nan": math.inf, "empty": {}}
 
@@ -41,3 +42,10 @@ def test_what_is_cut_or_added_is_seen(edit) -> None:
 def test_json_without_a_seal_is_refused() -> None:
     with pytest.raises(ValueError, match="content_sha256"):
         unsealed(json.dumps(VALUES, indent=1).encode())
+
+
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    depth = 10 * sys.getrecursionlimit()
+    body = b'{\n "a": ' + b"[" * depth + b"]" * depth
+    with pytest.raises(ValueError, match="nested too deeply"):
+        unsealed(body + seal(body + b"\n}"))

@@ -1,5 +1,6 @@
 """ifvit/data/shard_cache.py: what is fetched when, and what makes room for it"""
 
+import errno
 import threading
 import time
 from pathlib import Path
@@ -146,11 +147,45 @@ def test_what_is_read_stays(
 ) -> None:
     monkeypatch.setattr(shard_cache_module, "ROOM_SECONDS", 0.2)
     with cache_of(shard_server, tmp_path, room_for(eight_shards, 2)) as cache, cache.need([0, 1]):
-        with cache_of(shard_server, tmp_path, room_for(eight_shards, 2)) as other:
-            for each in (cache, other):
-                with pytest.raises(UserError, match=r"^data\.cache_bytes: no room for .*shard-000002\.tar"):
-                    each.need([2]).__enter__()
+        with pytest.raises(UserError, match=r"^data\.cache_bytes: no room for .*shard-000002\.tar"):
+            cache.need([2]).__enter__()
         assert_same(eight_shards, tmp_path, [0, 1])
+
+
+def test_a_run_is_not_stopped_by_what_another_one_reads(
+    shard_server: RangeServer, eight_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs share what they have in common; each has its own room beside what others read."""
+    monkeypatch.setattr(shard_cache_module, "ROOM_SECONDS", 0.2)
+    room = room_for(eight_shards, 2)
+    with (
+        cache_of(shard_server, tmp_path, room) as cache,
+        cache.need([0, 1]),
+        cache_of(shard_server, tmp_path, room) as other,
+    ):
+        with other.need([1, 2]):
+            assert_same(eight_shards, tmp_path, [0, 1, 2])
+            with pytest.raises(UserError, match=r"^data\.cache_bytes: no room for .*shard-000003\.tar"):
+                other.need([3]).__enter__()
+        with other.need([4]):  # 2 has gone
+            assert cached(tmp_path) == [0, 1, 4]
+
+
+def test_a_shard_that_cannot_be_removed_stops_nobody_for_ever(
+    shard_server: RangeServer, eight_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cache_of(shard_server, tmp_path, room_for(eight_shards, 1)) as cache:
+        with cache.need([0]):
+            pass
+
+        def fails(shard: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(cache.folder, "remove", fails)
+        with pytest.raises(UserError, match=r"^data\.cache_dir: cannot write to .* \(Input/output error\)"):
+            cache.need([1]).__enter__()
+        with cache.need([0]):
+            pass
 
 
 def test_room_is_waited_for(shard_server: RangeServer, eight_shards: Path, tmp_path: Path) -> None:
@@ -201,18 +236,6 @@ def test_says_once_where_it_is(shard_server: RangeServer, tmp_path: Path, capsys
     )
     assert err.splitlines()[1].startswith("fetching shards: 2/2 shard")
     assert len(err.splitlines()) == 2
-
-
-def test_what_stays_is_known(shard_server: RangeServer, tmp_path: Path) -> None:
-    with cache_of(shard_server, tmp_path) as cache:
-        cache.prefetch([1, 2, 3])
-        with cache.need([1]) as shards:
-            assert shards == {1}
-        with cache.need([2]) as shards:  # 1 is wanted still
-            assert shards == {1, 2}
-        cache.prefetch([2, 3])
-        with cache.need([4]) as shards:
-            assert shards == {2, 4}
 
 
 def test_close_ends_threads_and_waits(shard_server: RangeServer, tmp_path: Path) -> None:

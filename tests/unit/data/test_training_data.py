@@ -91,7 +91,7 @@ def test_each_set_must_fit_the_recipe(shards_root: Path, other_root: Path) -> No
     data = open_training_data(mixed(shards_root, other_root).data)
     with pytest.raises(UserError) as error:
         data.check(recipe)
-    assert [line.split(":")[0] for line in error.value.lines] == ["data.split", "data.text_storage"]
+    assert [line.split(":")[0] for line in error.value.lines] == ["data.mixture.a_val.split", "data.text_storage"]
 
 
 def test_the_digest_of_one_set_is_its_own(shard_set: ShardSet, shards_root: Path, other_root: Path) -> None:

@@ -32,8 +32,9 @@ def test_options() -> None:
     [(0, None, "--num-tasks"), (0, 0, "--num-tasks"), (5, 5, "--task"), (-1, 5, "--task"), (None, 5, "--task")],
 )
 def test_options_that_contradict_each_other(task: int | None, num_tasks: int | None, option: str) -> None:
-    with pytest.raises(UserError, match=f"^{option}: is "):
+    with pytest.raises(UserError, match=f"^{option}: is ") as caught:
         array_task(task, num_tasks)
+    assert "None" not in str(caught.value)
 
 
 # The variables as SLURM 22.05 sets them.
@@ -64,14 +65,12 @@ def test_an_array_with_gaps(
 
 
 @pytest.mark.parametrize(
-    "values",
-    [
-        {"ID": 5},
-        {"ID": 5, "COUNT": "x", "MIN": 0, "MAX": 5, "STEP": 1},
-        {"ID": 5, "COUNT": 6, "MIN": 0, "MAX": 5, "STEP": 0},
-    ],
+    "name, value",
+    [("ID", "x"), ("ID", ""), ("ID", "-1"), ("COUNT", "x" * 100), ("MIN", "\u0665"), ("MAX", "5\n"), ("STEP", 0)],
 )
-def test_variables_that_slurm_does_not_set_so(monkeypatch: pytest.MonkeyPatch, values: dict) -> None:
-    set_array(monkeypatch, **values)
-    with pytest.raises(UserError, match=r"^SLURM_ARRAY_TASK_ID: is .* give --task and --num-tasks"):
+def test_a_variable_that_slurm_does_not_set_so(monkeypatch: pytest.MonkeyPatch, name: str, value: int | str) -> None:
+    set_array(monkeypatch, **{"ID": 5, "COUNT": 6, "MIN": 0, "MAX": 5, "STEP": 1, name: value})
+    with pytest.raises(
+        UserError, match=rf"^SLURM_ARRAY_TASK_{name}: is '.{{,20}}', must .* give --task and --num-tasks"
+    ):
         array_task(None, None)

@@ -84,6 +84,10 @@ def test_the_rows_of_metadata_jsonl_are_the_samples(tmp_path: Path) -> None:
     "content, message",
     [
         ('{"file_name": "../x.jpg", "text": "a"}', r"line 1: file_name is '\.\./x\.jpg', must name a file below"),
+        (
+            '{"file_name": "../%s"}' % ("x" * 10**5),
+            r"line 1: file_name is '\.\./x{100,200}\.\.\., must name a file below",
+        ),
         ('{"file_name": "/etc/passwd"}', r"line 1: file_name is '/etc/passwd'"),
         ('\n{"text": "a"}', "line 2: file_name is None"),
         ('{"file_name": "a.jpg"}\n{"file_name": "a.jpg"}', r"line 2: 'a\.jpg' is listed twice"),

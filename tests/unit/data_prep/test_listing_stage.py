@@ -86,9 +86,10 @@ def finish(listing: Listing, number: int, samples_per_shard: int = 4) -> None:
     (folder / f"shard-{number:06d}.index").write_bytes(b"")
     mark = {
         "size": 0,
-        "index_sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "samples": 0,
+        "prompts": 0,
         "listing_sha256": listing.shard_sha256(number),
-        "settings": {"data.samples_per_shard": samples_per_shard},
+        "settings": {"data.samples_per_shard": samples_per_shard, "data.text_storage": "token_ids"},
     }
     (folder / f"shard-{number:06d}.json").write_bytes(sealed_json(mark))
 
@@ -130,7 +131,8 @@ def test_shards_with_other_samples_are_named_and_their_listing_stays(images: Pat
     before = contents(out)
     (images / "9.txt").write_text("another\n")
     with pytest.raises(
-        UserError, match=r"^data\.image_folder: 1 of the 2 shards in .* other images or captions .*shard-000002\.tar;"
+        UserError,
+        match=r"^data\.image_folder: 1 of the 2 shards in .* other images or captions .*\(shard-000002\.json\)",
     ):
         listing_of(images, out)
     with pytest.raises(UserError, match=r"^data\.samples_per_shard: is 5, but .* was made with 4"):

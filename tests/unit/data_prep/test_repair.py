@@ -8,14 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.faults import FaultList
 from data_prep.folder_lock import Claims, try_lock
+from data_prep.listing import Listing
+from data_prep.repair_conditions import refuse_other_samples
+from data_prep.set_verification import SetVerification
 from data_prep.shard_repair import repair_shards
 from data_prep.shard_writer import ShardWriter
 from data_prep.shards import make_shards
+from data_prep.tar_source import TarSource
 from ifvit.config.errors import UserError
 from ifvit.config.schema import Recipe
 from tests.drawn_coco import draw_coco, edit_annotations, tiny_recipe
 from tests.forged_shards import reseal
+from tests.made_tars import make_tar
 from tests.shard_folders import contents
 
 
@@ -91,6 +97,11 @@ def test_what_is_damaged_comes_back_byte_identical(
     assert f"{folder}: repaired: {len(damaged)} shards made again, and verified" in out
     assert "other bytes than before" not in out
     assert all(f"removed {folder / file}: " in out for file in files if damage is flip), out
+    # Whatever ends it, nothing that is left says that what is gone is there.
+    removed = [line.split(": ")[0].removeprefix(f"removed {folder}/") for line in out.splitlines() if "removed" in line]
+    assert removed[:1] == ["index.json"] or (files == ["index.json"] and damage is not flip)
+    marks = [f"{file[:12]}.json" for file in removed if file.endswith(".tar")]
+    assert all(mark in removed[: len(marks) + 1] for mark in marks if damage is flip), removed
 
 
 def test_what_is_sound_is_left_alone(recipe: Recipe, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,17 +144,41 @@ def test_images_of_sound_shards_are_not_needed(
     assert contents(folder) == sound
 
 
-def test_an_image_that_was_never_there_is_not_missed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("files", [["shard-000000.tar"], ["shard-000000.json"], ["shard-000000.json", "index.json"]])
+def test_an_image_that_was_never_there_is_not_missed(tmp_path: Path, files: list[str]) -> None:
     coco = draw_coco(tmp_path / "coco")
     image_of(coco, 10).unlink()
     recipe = tiny_recipe(coco, tmp_path / "shards", "data.max_bad_share=0.1")
     make_shards(recipe)
     folder = tmp_path / "shards" / "train"
     sound = contents(folder)
-    for name in ("shard-000000.tar", "shard-000000.json"):
-        flip(folder / name)
+    for name in files:
+        (folder / name).unlink()
+    if "index.json" in files:  # nothing says any more that it was not there
+        refused(recipe, folder, rf"^{image_of(coco, 10)}: is gone, one of 1 images that shards 0 are made of\n")
+    else:
         repair_shards(recipe)
         assert contents(folder) == sound
+
+
+def test_of_more_images_than_index_json_names_the_number_is_compared(tmp_path: Path) -> None:
+    coco = draw_coco(tmp_path / "coco", num_images=20)
+    missing = [7 + 3 * number for number in range(20) if number not in (0, 5, 9, 13, 19)]
+    for id_ in missing:
+        image_of(coco, id_).rename(coco / f"{id_}.jpg")
+    recipe = tiny_recipe(coco, tmp_path / "shards", "data.max_bad_share=0.9")
+    make_shards(recipe)
+    folder = tmp_path / "shards" / "train"
+    sound = contents(folder)
+    for names in ((3,), (0, 4), range(5)):
+        for number in names:
+            flip(folder / f"shard-{number:06d}.json")
+        repair_shards(recipe)
+        assert contents(folder) == sound
+    (folder / "shard-000003.json").unlink()
+    (folder / "shard-000004.json").unlink()
+    image_of(coco, 7 + 3 * 13).unlink()  # of shard 3, of which index.json names one of three images
+    refused(recipe, folder, r"\.jpg: is gone, one of 6 images that shards 3, 4 are made of; 5 of them were gone before")
 
 
 @pytest.mark.parametrize(
@@ -172,6 +207,50 @@ def test_changed_captions_are_refused_where_a_sound_shard_has_them(recipe: Recip
     refused(recipe, folder, r"^data\.coco_root: .* such as shard-000002\.tar.*\n.*nothing sound was touched")
 
 
+@pytest.mark.parametrize("files", [["listing/shard-000001.jsonl"], ["listing/listing.json", "shard-000000.tar"]])
+def test_a_damaged_listing_of_a_source_that_has_changed_is_left(
+    recipe: Recipe, folder: Path, coco: Path, files: list[str]
+) -> None:
+    for name in files:
+        flip(folder / name)
+    edit_annotations(coco, lambda content: content["annotations"][0].update(caption="Something else."))
+    what = "shards 0 are to be made again from their images" if len(files) > 1 else f"to be made again: {files[0]}"
+    refused(
+        recipe,
+        folder,
+        r"^data\.coco_root: 1 of the 3 shards in .* were made from other images or captions than are there now, such "
+        rf"as shard-000002\.tar\n.*train: {what}; nothing sound was touched$",
+    )
+
+
+def test_tars_of_a_second_folder_change_all_rows(folder: Path, tmp_path: Path) -> None:
+    source = TarSource([str(make_tar(tmp_path / name / "a.tar", {})) for name in "ab"])
+    listing = Listing(folder / "listing", {"shards": [{"sha256": "0"}] * 3})
+    with pytest.raises(UserError, match=r"^data\.image_tars: 3 of the 3 .* tars of a second folder change all rows\)$"):
+        refuse_other_samples(SetVerification(folder), listing, source)
+
+
+@pytest.mark.parametrize("damaged", ["shard-000001.tar", "shard-000001.json", "index.json"])
+def test_more_bad_samples_than_the_recipe_allows_are_refused(tmp_path: Path, damaged: str) -> None:
+    coco = draw_coco(tmp_path / "coco")
+    image_of(coco, 10).write_text("no image")
+    make_shards(tiny_recipe(coco, tmp_path / "shards", "data.max_bad_share=0.5"))
+    (Path.unlink if damaged == "shard-000001.json" else flip)(tmp_path / "shards" / "train" / damaged)
+    refused(
+        tiny_recipe(coco, tmp_path / "shards"), tmp_path / "shards" / "train", r"^data\.max_bad_share: allows 0\.001"
+    )
+
+
+def test_more_bad_captions_than_the_recipe_allows_are_refused(tmp_path: Path) -> None:
+    coco = draw_coco(tmp_path / "coco")
+    edit_annotations(coco, lambda content: content["annotations"][1].update(caption=" "))
+    make_shards(tiny_recipe(coco, tmp_path / "shards", "data.max_bad_share=0.5"))
+    flip(tmp_path / "shards" / "train" / "shard-000001.tar")
+    refused(
+        tiny_recipe(coco, tmp_path / "shards"), tmp_path / "shards" / "train", r"^data\.max_bad_share: .* captions "
+    )
+
+
 def test_a_shard_that_is_not_what_it_was_is_told(
     recipe: Recipe, folder: Path, coco: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,7 +260,9 @@ def test_a_shard_that_is_not_what_it_was_is_told(
     assert "note: shard-000001.tar have other bytes than before" in capsys.readouterr().out
 
 
-def test_files_of_others_are_not_touched(recipe: Recipe, folder: Path) -> None:
+def test_files_of_others_are_not_touched(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind more faults than are kept."""
+    monkeypatch.setattr("data_prep.set_verification.FaultList", lambda: FaultList(max_kept=1))
     flip(folder / "shard-000000.tar")
     shutil.copy(folder / "shard-000001.tar", folder / "shard-000003.tar")
     refused(recipe, folder, r"shard-000003\.tar: is none of the set's 3 shards; move it away")
@@ -219,7 +300,7 @@ def test_no_other_process_makes_shards_while_damage_is_removed(
             os._exit(int(Claims(folder / ".claims").take(2)))
         seen.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 
-    monkeypatch.setattr("data_prep.shard_repair.refuse_missing_images", look)
+    monkeypatch.setattr("data_prep.shard_repair.refuse_changes", look)
     repair_shards(recipe)
     assert seen == [0]
 

@@ -108,7 +108,12 @@ def test_a_start_after_an_interruption_goes_on(
     assert contents(tmp_path / "train") == contents(made_shards / "train")
 
 
-LEFTOVERS = (".shard-000001.tar.partial", ".shard-000001.json.tmp7", ".index.json.tmp7", "listing/.shard-000001.tmp7")
+LEFTOVERS = (
+    ".shard-000001.tar.tmp7.elsewhere",
+    ".shard-000001.json.tmp7",
+    ".index.json.tmp7",
+    "listing/.shard-000001.tmp7",
+)
 
 
 def test_what_killed_writers_left_is_removed_once_all_shards_are_there(
@@ -133,6 +138,7 @@ def test_what_killed_writers_left_is_removed_once_all_shards_are_there(
         ("data.text_storage=token_ids", r"data\.text_storage: is token_ids"),
         ("data.samples_per_shard=5", r"data\.samples_per_shard: is 5"),
         ("data.samples_per_shard=20", r"data\.samples_per_shard: is 20"),
+        ("data.encode_batch_size=2", r"data\.encode_batch_size: is 2, but .* was made with 3"),
     ],
 )
 def test_shards_of_other_settings_are_not_mixed(
@@ -147,14 +153,14 @@ def test_shards_of_other_settings_are_not_mixed(
 
 def test_shards_that_are_too_many_are_not_left_beside_new_ones(drawn_coco: Path, own_shards: Path) -> None:
     shutil.copy(own_shards / "train" / "shard-000000.tar", own_shards / "train" / "shard-000003.tar")
-    with pytest.raises(UserError, match=r"shard-000003\.tar: is none of the 3 shards needed here"):
+    with pytest.raises(UserError, match=r"shard-000003\.tar: is none of the 3 shards needed here; move it away"):
         make_shards(tiny_recipe(drawn_coco, own_shards))
 
 
 def test_changed_captions_are_not_mixed_in(own_coco: Path, own_shards: Path) -> None:
     before = contents(own_shards / "train")
     edit_annotations(own_coco, lambda content: content["annotations"][0].update(caption="Something else."))
-    message = r"^data\.coco_root: 1 of the 3 shards in .* from other images or captions .* such as shard-000002\.tar"
+    message = r"^data\.coco_root: 1 of the 3 shards in .* from other images .* delete .*\(shard-000002\.json\), or use"
     with pytest.raises(UserError, match=message):
         make_shards(tiny_recipe(own_coco, own_shards))
     assert contents(own_shards / "train") == before

@@ -186,7 +186,7 @@ def test_another_autoencoder_of_the_same_name_is_not_taken(folder: Path, drawn_c
     assert len(named.images()) == 20
 
 
-def test_an_encoder_that_is_gone_is_said(folder: Path) -> None:
+def test_an_encoder_that_is_gone_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def rename(values: dict) -> None:
         values["autoencoder"]["name"] = values["text_encoder"]["tokenizer"] = "/no/such/folder"
 
@@ -194,6 +194,12 @@ def test_an_encoder_that_is_gone_is_said(folder: Path) -> None:
     page = page_of(folder)
     assert "Latents are not decoded: encoders.autoencoder: '/no/such/folder' is no local folder" in page.text
     assert "Captions that are cut are not told from those that just fit: encoders.tokenizer: " in page.text
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert [note.split(": ")[1] for note in notes] == [
+        "Captions that are cut are not told from those that just fit",
+        "Latents are not decoded",
+        "Originals are not shown",
+    ]
     assert "18 (94.74%) are cut at 12 or just as long" in page.text
 
 
@@ -203,12 +209,15 @@ def test_the_autoencoder_is_found_wherever_it_lies(folder: Path, tmp_path: Path,
     assert f"Latents are decoded by {moved}, the autoencoder that made them." in page.text
 
 
-def test_originals_that_are_gone_leave_a_gap(folder: Path, drawn_coco: Path, tmp_path: Path) -> None:
+def test_originals_that_are_gone_leave_a_gap(
+    folder: Path, drawn_coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     coco = shutil.copytree(drawn_coco, tmp_path / "coco")
     (coco / "train2014" / "COCO_train2014_000000000007.jpg").unlink()
     page = page_of(folder, tiny_recipe(coco, folder.parent))
     assert len(page.images()) == 19
-    assert "1 of 10 cannot be shown; the first: image 7: " in page.text
+    assert "1 of 10 originals cannot be shown; the first: image 7: " in page.text
+    assert "note: 1 of 10 originals cannot be shown; the first: image 7: " in capsys.readouterr().err
     assert page.text.count("not there") == 1
 
 
@@ -221,7 +230,7 @@ def test_a_listing_that_leads_elsewhere_is_not_followed(folder: Path, drawn_coco
     reseal(folder / "listing" / "listing.json", lambda content: content["shards"][0].update(sha256=digest))
     reseal(folder / "shard-000000.json", lambda content: content.update(listing_sha256=digest))
     page = page_of(folder, tiny_recipe(drawn_coco, folder.parent))
-    assert "1 of 10 cannot be shown; the first: image 7: the listing names no file for it" in page.text
+    assert "1 of 10 originals cannot be shown; the first: image 7: the listing names no file for it" in page.text
 
 
 def test_of_damaged_shards_there_is_no_page(folder: Path) -> None:

@@ -156,6 +156,14 @@ def test_a_hundred_thousand_members_take_no_memory(tmp_path: Path) -> None:
     assert next(found, None) is None
 
 
+@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
+def test_a_compressed_tar_is_named_as_such(tmp_path: Path, mode: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", f"w:{mode}") as tar:  # type: ignore[call-overload]
+        tar.addfile(tarfile.TarInfo("0001.jpg"))
+    with pytest.raises(UserError, match=r"a\.tar: at byte 0: is compressed, and compressed tars are not read; unpack"):
+        members(tmp_path / "a.tar")
+
+
 def test_a_missing_tar(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.tar: cannot be opened \(No such file"):
         members(tmp_path / "a.tar")

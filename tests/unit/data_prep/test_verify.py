@@ -56,6 +56,7 @@ def test_a_sound_set(made_shards: Path) -> None:
     assert found.lengths.counts.tolist() == np.bincount(lengths, minlength=13).tolist()
     lines = summary_lines(found)
     assert lines[0].endswith("train: sound: 3 shards, 10 samples, 19 captions, 102 KB")
+    assert all(line.isascii() for line in lines)  # a terminal may be no more than that
     assert any(
         "0.23010, the paper's, was measured with Stable Diffusion v1's autoencoder on COCO at 256 px" in line
         for line in lines
