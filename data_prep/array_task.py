@@ -23,7 +23,7 @@ class ArrayTask:
 
 def add_task_arguments(parser: argparse.ArgumentParser) -> None:
     """--task and --num-tasks."""
-    parser.add_argument("--task", type=int, metavar="I", help="make shards I, I + N, I + 2N, ... (default: all)")
+    parser.add_argument("--task", type=int, metavar="I", help="only shards I, I + N, I + 2N, ... (default: all)")
     parser.add_argument(
         "--num-tasks", type=int, metavar="N", help="with --task; default for both: by the SLURM job array"
     )

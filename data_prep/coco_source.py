@@ -12,6 +12,7 @@ class CocoSource:
     """The images of one split. Whether their files are there is seen when they are read."""
 
     field = "data.coco_root"
+    change_hint = ""
 
     def __init__(self, coco_root: str, split: str) -> None:
         self.file, self.root = coco_files(coco_root, split)

@@ -28,6 +28,7 @@ class FolderSource:
     """The images below `root`."""
 
     field = "data.image_folder"
+    change_hint = ""
 
     def __init__(self, image_folder: str) -> None:
         self.root = Path(image_folder)

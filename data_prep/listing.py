@@ -18,6 +18,7 @@ from data_prep.listed_sample import ListedSample
 from ifvit.config.errors import UserError
 from ifvit.data.sealed_json import unsealed
 
+LISTING_FOLDER = "listing"
 LISTING_FILE = "listing.json"
 
 

@@ -85,8 +85,8 @@ def refuse_changes(source: Source, described: dict[str, Any], shards: Path) -> N
         names = ", ".join(capped(changed, MAX_NAMED, len(changed)))
         raise UserError(
             f"{source.field}: {len(changed)} of the {len(marks)} shards in {shards} were made from other images or "
-            f"captions than are there now; delete the done-marks of those to have them made again ({names}), or use "
-            "another --out"
+            f"captions than are there now{source.change_hint}; delete the done-marks of those to have them made again "
+            f"({names}), or use another --out"
         )
 
 

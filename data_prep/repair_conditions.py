@@ -10,16 +10,14 @@ from data_prep.array_task import ArrayTask
 from data_prep.bad_samples import check_share
 from data_prep.faults import capped
 from data_prep.listed_sample import ListedSample
-from data_prep.listing import Listing, found_listing
+from data_prep.listing import LISTING_FOLDER, Listing, found_listing
 from data_prep.listing_stage import description, fits, listed
 from data_prep.set_description import DoneMark, tally_of
-from data_prep.set_files import LISTING_FOLDER
 from data_prep.set_verification import SetVerification
 from data_prep.shard_folder import shown
 from data_prep.shard_job import ShardJob
 from data_prep.shard_units import shard_settings
 from data_prep.sources import Source, source_of
-from data_prep.tar_source import NAMED_ANEW, TarSource
 from ifvit.config.errors import UserError, printable
 from ifvit.config.schema import Recipe
 from ifvit.data.shard_format import ShardFiles
@@ -101,10 +99,9 @@ def refuse_other_samples(found: SetVerification, listing: Listing, source: Sourc
         ShardFiles(found.folder, number).tar.name: listing.shard_sha256(number) for number in range(listing.num_shards)
     }
     if changed := [mark.tar for mark in marks if mark.listing_sha256 != expected.get(mark.tar)]:
-        hint = f" ({NAMED_ANEW})" if isinstance(source, TarSource) else ""
         raise UserError(
             f"{source.field}: {len(changed):,} of the {found.num_shards:,} shards in {found.folder} were made from "
-            f"other images or captions than are there now, such as {changed[0]}{hint}"
+            f"other images or captions than are there now, such as {changed[0]}{source.change_hint}"
         )
 
 

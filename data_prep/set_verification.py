@@ -14,7 +14,7 @@ from data_prep.bad_samples import Tally
 from data_prep.caption_lengths import CaptionLengths, NumLonger
 from data_prep.faults import Fault, FaultList
 from data_prep.latent_statistics import LatentStatistics
-from data_prep.listing import LISTING_FILE
+from data_prep.listing import LISTING_FILE, LISTING_FOLDER
 from data_prep.set_description import (
     Described,
     DescriptionError,
@@ -23,7 +23,7 @@ from data_prep.set_description import (
     SetIndex,
     tally_of,
 )
-from data_prep.set_files import LISTING_FOLDER, foreign_files, listing_faults, null_fault, samples_index_fault
+from data_prep.set_files import foreign_files, listing_faults, null_fault, samples_index_fault
 from data_prep.shard_verification import SUM_TOLERANCE, ShardVerification
 from data_prep.tar_walk import PicturedSample, Selection
 from ifvit.config.errors import UserError

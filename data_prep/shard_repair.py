@@ -7,10 +7,9 @@ from pathlib import Path
 from data_prep.array_task import ArrayTask
 from data_prep.faults import capped
 from data_prep.folder_lock import LOCK_FILE, Claims, try_lock
-from data_prep.listing import LISTING_FILE
+from data_prep.listing import LISTING_FILE, LISTING_FOLDER
 from data_prep.repair_conditions import Marks, has_listing_faults, refuse_changes, refuse_foreign_files
 from data_prep.set_description import DescriptionError, DoneMark, ShardFacts
-from data_prep.set_files import LISTING_FOLDER
 from data_prep.set_verification import SetVerification
 from data_prep.shard_folder import CLAIMS_FILE
 from data_prep.shard_job import shards_folder

@@ -117,9 +117,10 @@ def made_shards(
 
 
 def listing_folder(recipe: Recipe) -> Path:
+    from data_prep.listing import LISTING_FOLDER
     from data_prep.shard_job import shards_folder
 
-    return shards_folder(recipe) / "listing"
+    return shards_folder(recipe) / LISTING_FOLDER
 
 
 def default_workers() -> int:

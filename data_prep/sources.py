@@ -17,6 +17,7 @@ class Source(Protocol):
     """Lists the same samples in the same order each time, until its content changes."""
 
     field: str  # of the recipe
+    change_hint: str  # why all samples may be other ones, for an error
     ignored: Counter[str]  # after `samples`: files that were no images or captions, by suffix
 
     @property

@@ -21,7 +21,6 @@ from data_prep.tar_members import Member, TarMembers
 from ifvit.config.errors import UserError, printable
 
 MAX_JSON_BYTES = 2**20
-NAMED_ANEW = "tars are listed by their path below the folder that all lie in: tars of a second folder change all rows"
 KEY_AND_SUFFIX = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 
 
@@ -29,6 +28,7 @@ class TarSource:
     """The samples in the tars that match `patterns`."""
 
     field = "data.image_tars"
+    change_hint = " (tars are listed by their path below the folder that all lie in: a second folder changes all)"
 
     def __init__(self, patterns: Sequence[str]) -> None:
         tars = [tar for pattern in patterns for tar in matching(pattern)]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from data_prep.array_task import ArrayTask
 from data_prep.set_description import tally_of
 from data_prep.set_verification import SetVerification
 from data_prep.storage_sizes import readable
@@ -18,6 +19,15 @@ def fault_lines(found: SetVerification, repair: str) -> list[str]:
     if more := found.faults.count - len(shown):
         lines.append(f"and {more:,} more")
     return [*lines, f"{found.faults.count:,} faults in all; what is damaged is made again by: {repair}"]
+
+
+def share_line(found: SetVerification, share: ArrayTask) -> str:
+    """A share without faults."""
+    units = share.units(found.num_shards)
+    return (
+        f"{found.folder}: {len(units):,} of {found.num_shards:,} shards were read again and are sound "
+        f"(task {share.number} of {share.count}), and so are the files beside them"
+    )
 
 
 def summary_lines(found: SetVerification) -> list[str]:
@@ -72,19 +82,24 @@ def notes(found: SetVerification) -> list[str]:
     return [printable(line) for line in [*random, *missing]]
 
 
-def record(found: SetVerification) -> dict[str, Any]:
-    """All numbers, for `--json`. Of a damaged set only what is wrong."""
-    content: dict[str, Any] = {
+def fault_record(found: SetVerification) -> dict[str, Any]:
+    """What is wrong, for `--json`."""
+    return {
         "folder": str(found.folder),
         "is_sound": not found.faults,
         "num_faults": found.faults.count,
         "faults": [vars(fault) for fault in found.faults.kept],
         "shards": found.num_shards,
+        "damaged_shards": sorted(found.faults.shards),
     }
+
+
+def record(found: SetVerification) -> dict[str, Any]:
+    """All numbers, for `--json`. Of a damaged set only what is wrong."""
     if found.faults:
-        return content | {"damaged_shards": sorted(found.faults.shards)}
+        return fault_record(found)
     index, lengths = found.sound_index, found.lengths
-    return content | {
+    return fault_record(found) | {
         "samples": found.num_samples,
         "prompts": found.num_prompts,
         "size": found.num_bytes,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_prep.main import main
 from data_prep.shards import make_shards
 from tests.drawn_coco import draw_coco, tiny_recipe, tiny_values
 from tests.shard_folders import contents
@@ -132,3 +133,18 @@ def test_real_images_and_encoders(command: Callable, test_data: Path, tmp_path: 
     assert report["caption_lengths"]["mean"] == pytest.approx(13.5, abs=0.5)  # the data's README
     assert report["caption_lengths"]["cut"] == 0
     assert (tmp_path / "val" / "summary" / "index.html").read_text().count("<img ") == 48
+
+
+def test_tasks_verify_a_share_each(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(folder), "--task", "1", "--num-tasks", "2"]) == 0
+    assert "1 of 3 shards were read again and are sound (task 1 of 2)" in capsys.readouterr().out
+    assert not (folder / "summary").exists()
+    flip(folder / "shard-000002.tar")
+    assert main(["verify", str(folder), "--task", "1", "--num-tasks", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["is_sound"]
+    assert main(["verify", str(folder), "--task", "0", "--num-tasks", "2", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["damaged_shards"] == [2]
+    assert main(["verify", str(folder), "--task", "0"]) == 2
+    assert "--num-tasks: is missing" in capsys.readouterr().err
+    assert main(["verify", str(folder), "--task", "0", "--num-tasks", "2", "--recipe", "x"]) == 2
+    assert "--task leaves that out" in capsys.readouterr().err

@@ -13,6 +13,7 @@ DATA_PREP_MAY_IMPORT = {"config", "runtime", "encoders", "data", "launch"}
 # Heavy or replaceable packages, each wrapped by a few files; all else goes through those.
 WRAPPED = {
     "deepspeed": 2, "xformers": 2, "mlflow": 2, "submitit": 2, "diffusers": 3, "transformers": 3, "webdataset": 2,
+    "fsspec": 1, "aiohttp": 1,
 }  # fmt: skip
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "ifvit"

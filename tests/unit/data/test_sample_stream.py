@@ -63,3 +63,10 @@ def test_in_a_mixture_too_a_rank_stays_in_its_lanes(world_size: int) -> None:
         for step in (0, 7, 1000):
             own = visits.of(step).own_positions
             assert set(own % world_size) == {rank}
+
+
+def test_sets_of_a_mixture_are_shuffled_each_in_its_own_way() -> None:
+    sizes = [np.full(10, 100)] * 2
+    one, other = SampleStream.of(sizes, (1.0, 1.0), SEED, BATCH).orders
+    positions = np.arange(1000)
+    assert (one.samples(positions) == other.samples(positions)).mean() < 0.02

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,8 @@ def test_no_checkout_and_no_git(tmp_path: Path, checkout: Path, monkeypatch: pyt
     assert git_state(checkout)["note"] == "not a git checkout"
 
 
-def test_each_start_is_added(tmp_path: Path) -> None:
+def test_each_start_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["ifvit", "train", "x", "--set", "data.shards_root=https://me:secret@host/a?sig=b"])
     file = tmp_path / "environment.json"
     record = environment_record(
         device="cpu",
@@ -69,6 +71,7 @@ def test_each_start_is_added(tmp_path: Path) -> None:
     assert [attempt["world_size"] for attempt in attempts] == [2, 1]
     assert attempts[0]["parameters"] == 44_692_644
     assert attempts[0]["attention_backend"] == "sdpa"
+    assert attempts[0]["command"] == "ifvit train x --set data.shards_root=https://host/a"
     assert {"time", "host", "command", "git", "python", "packages", "cpu", "gpus", "encoders"} <= attempts[0].keys()
 
 

@@ -66,6 +66,22 @@ def test_where_the_data_lie_may_change(runs_root: Path, source: str) -> None:
     assert open_run(recipe_with(runs_root, *elsewhere))[1]
 
 
+def test_where_fetched_and_mixed_shards_lie_may_change(runs_root: Path) -> None:
+    def opened(root: str, *overrides: str) -> bool:
+        mixture = ["data.shards_root=null", f"data.mixture.a.shards_root={root}", "data.mixture.a.weight=1"]
+        run, existed = open_run(recipe_with(runs_root, *mixture, *overrides))
+        run.release()
+        return existed
+
+    assert not opened("here")
+    assert opened("there")
+    assert opened("https://host/there", "data.cache_dir=cache", "data.cache_bytes=7")
+    with pytest.raises(UserError, match=r"data\.num_lanes is 64 there and 8 here"):
+        opened("there", "data.num_lanes=8")
+    with pytest.raises(UserError, match=r"data\.mixture\.a\.weight is 1\.0 there and 2\.0 here"):
+        opened("there", "data.mixture.a.weight=2")
+
+
 def test_other_values_are_named_and_nothing_is_changed(runs_root: Path) -> None:
     run, _ = open_run(recipe_with(runs_root))
     run.release()
