@@ -1,5 +1,6 @@
 """The loader on shards at an address: the same samples as on local ones, in the order of lanes."""
 
+import gc
 import itertools
 import threading
 from collections.abc import Iterator
@@ -143,6 +144,7 @@ def test_a_shard_that_cannot_be_fetched_is_an_error_and_no_hang(server: RangeSer
 
 def test_close_ends_what_fetches(server: RangeServer, tmp_path: Path) -> None:
     data = open_training_data(recipe_of(server, tmp_path).data)
+    gc.collect()  # files of earlier tests
     before = set(threading.enumerate()), num_open_files()
     batches(data, 3)
     assert (set(threading.enumerate()), num_open_files()) == before

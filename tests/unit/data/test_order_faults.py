@@ -229,4 +229,11 @@ class SameLanesEachEpoch(LaneOrder):
 
 
 def test_lanes_that_are_the_same_in_each_epoch_are_seen() -> None:
-    assert failures(audit(lambda: SameLanesEachEpoch([500] * 40, SEED, 16))) == {EpochChange.name}
+    sizes = [100] * 200
+    assert failures(audit(lambda: SameLanesEachEpoch(sizes, SEED, 16), shards_of(sizes))) == {EpochChange.name}
+
+
+@pytest.mark.parametrize("sizes", [[20] * 4, [200, 200], [1000], [400]])
+def test_small_sets_in_lanes_are_not_accused(sizes: list[int]) -> None:
+    for seed in range(5):
+        assert failures(audit(lambda seed=seed: LaneOrder(sizes, seed, 4), shards_of(sizes))) == set()

@@ -55,7 +55,9 @@ def test_no_checkout_and_no_git(tmp_path: Path, checkout: Path, monkeypatch: pyt
 
 
 def test_each_start_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["ifvit", "train", "x", "--set", "data.shards_root=https://me:secret@host/a?sig=b"])
+    monkeypatch.setattr(
+        sys, "argv", ["ifvit", "train", "x", "--set", "data.shards_root=https://me:secret@host/a?sig=b"]
+    )
     file = tmp_path / "environment.json"
     record = environment_record(
         device="cpu",
