@@ -7,8 +7,9 @@
 3. Parity: bf16 against float32 losses over the same steps; and the same steps again, bit for bit.
 4. The main job through its real commands, small: shards, bf16 training with grids, resume bit for bit, sampling.
 5. The four cells on scenes, short: trained in bf16, evaluated and compared, with the seconds of each.
+6. Loader: batches through pinned memory that is used again, compared with plain ones.
 
-These are the parts attention, cells, parity, main_job and scenes_cells; `--only` takes some of them.
+These are the parts attention, cells, parity, loader, main_job and scenes_cells; `--only` takes some of them.
 
 A GPU number is only written by the run that measured it.
 """
@@ -27,6 +28,7 @@ from typing import Any
 import torch
 
 from ifvit.benchmark.main_job import check_main_job
+from ifvit.benchmark.pinned_loader import check_loader
 from ifvit.benchmark.scenes_cells import check_scenes_cells
 from ifvit.benchmark.step_time import synchronise, synthetic_batch
 from ifvit.config.errors import UserError
@@ -60,6 +62,7 @@ MEASUREMENTS: dict[str, Callable[[torch.device, argparse.Namespace], Any]] = {
         name: measure_cell(name, device, options.batch_size, options.steps) for name in CELLS
     },
     "parity": lambda device, _: check_parity(device, 50 if device.type == "cuda" else 5),
+    "loader": lambda device, _: check_loader(device, 50 if device.type == "cuda" else 5),
 }
 COMMANDS: dict[str, Callable[[torch.device], dict[str, Any]]] = {
     "main_job": lambda _: check_main_job(),
@@ -103,7 +106,7 @@ def main(arguments: list[str]) -> int:
     out = options.out or WHOLE_REPORT
     write_atomically(out, (json.dumps(report, indent=2) + "\n").encode())
     print(f"wrote {out}")
-    failed = [part for part in COMMANDS if part in report and report[part]["failure"] is not None]
+    failed = [part for part in ("loader", *COMMANDS) if part in report and report[part]["failure"] is not None]
     for part in failed:
         say(f"FAILED {part}: {report[part]['failure']}")
     return 1 if failed else 0

@@ -18,7 +18,7 @@ def test_without_a_gpu_it_says_so(command: Command) -> None:
 def report(tmp_path_factory: pytest.TempPathFactory, command: Command) -> dict[str, Any]:
     """Of the parts that need no commands of their own."""
     file = tmp_path_factory.mktemp("report") / "check.json"
-    parts = "attention", "cells", "parity"
+    parts = "attention", "cells", "parity", "loader"
     command("ifvit.benchmark.gpu_check", "--allow-cpu", "--only", *parts, "--out", file)
     content: dict[str, Any] = json.loads(file.read_text())
     assert content.keys() == {"date", "device", "packages", *parts}
@@ -40,6 +40,10 @@ def test_the_four_cells_train(report: dict[str, Any]) -> None:
 def test_bf16_repeats_and_stays_near_float32(report: dict[str, Any]) -> None:
     assert report["parity"]["bf16_repeats_bit_for_bit"]
     assert 0 < report["parity"]["max_difference_bf16_fp32"] < 0.05
+
+
+def test_batches_arrive_as_they_were_read(report: dict[str, Any]) -> None:
+    assert report["loader"]["failure"] is None and report["loader"]["batches"] == 5
 
 
 COMMANDS_ALONE = """
