@@ -17,6 +17,7 @@ from ifvit.data.sample_stream import SampleStream
 from ifvit.data.shard_check import check_shards
 from ifvit.data.shard_set import ShardSet
 
+SAME_FACTOR = 1.001  # scaling factors that are measured on other samples of the same kind differ by less
 BATCHES_AHEAD = 3  # that a loader reads
 
 
@@ -68,14 +69,14 @@ class TrainingData:
         return self.sets[0].null_prompt_embeds
 
     def scaling_factor(self, chosen: float | None) -> float:
-        """The recipe's, or the one that all sets have. Raises UserError where they differ and the recipe has none."""
-        factors = {shard_set.scaling_factor for shard_set in self.sets}
-        if chosen is None and len(factors) > 1:
+        """The recipe's, or that of the first set. Raises UserError where sets differ and the recipe has none."""
+        factors = [shard_set.scaling_factor for shard_set in self.sets]
+        if chosen is None and max(factors) > min(factors) * SAME_FACTOR:
             raise UserError(
                 f"encoders.scaling_factor: the sets of data.mixture have {', '.join(map(str, sorted(factors)))}; "
-                "give the one to use"
+                "give the one to use, of the set that matters most say"
             )
-        return factors.pop() if chosen is None else chosen
+        return factors[0] if chosen is None else chosen
 
     @property
     def num_threads(self) -> int:

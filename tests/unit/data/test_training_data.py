@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,16 @@ def test_the_digest_of_one_set_is_its_own(shard_set: ShardSet, shards_root: Path
     both = open_training_data(mixed(shards_root, other_root).data)
     assert both.digest not in {each.digest for each in both.sets}
     assert torch.equal(both.null_prompt_embeds, shard_set.null_prompt_embeds)
+
+
+def test_scales_that_hardly_differ_are_one(shard_set: ShardSet) -> None:
+    """As of two parts of the same images."""
+
+    def scaled(factor: float) -> ShardSet:
+        other = copy(shard_set)
+        other.scaling_factor = shard_set.scaling_factor * factor
+        return other
+
+    assert TrainingData((shard_set, scaled(1.0005)), (1.0, 1.0)).scaling_factor(None) == shard_set.scaling_factor
+    with pytest.raises(UserError, match=r"^encoders\.scaling_factor: "):
+        TrainingData((shard_set, scaled(1.002)), (1.0, 1.0)).scaling_factor(None)

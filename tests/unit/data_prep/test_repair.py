@@ -226,7 +226,7 @@ def test_a_damaged_listing_of_a_source_that_has_changed_is_left(
 def test_tars_of_a_second_folder_change_all_rows(folder: Path, tmp_path: Path) -> None:
     source = TarSource([str(make_tar(tmp_path / name / "a.tar", {})) for name in "ab"])
     listing = Listing(folder / "listing", {"shards": [{"sha256": "0"}] * 3})
-    with pytest.raises(UserError, match=r"^data\.image_tars: 3 of the 3 .* tars of a second folder change all rows\)$"):
+    with pytest.raises(UserError, match=r"^data\.image_tars: 3 of the 3 .* a second folder changes all\)$"):
         refuse_other_samples(SetVerification(folder), listing, source)
 
 
