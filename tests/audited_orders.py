@@ -8,12 +8,12 @@ from unittest import mock
 
 import numpy as np
 
-from ifvit.data import order_audit
-from ifvit.data.audit_check import Check
-from ifvit.data.audited_shards import AuditedShards
+from ifvit.data.audit import order_audit
+from ifvit.data.audit.audited_shards import AuditedShards
+from ifvit.data.audit.check import Check
+from ifvit.data.audit.order_audit import AuditPlan, OrderAudit, audit_order
 from ifvit.data.mixture import Mixture
 from ifvit.data.order import Integers, SampleOrder
-from ifvit.data.order_audit import AuditPlan, OrderAudit, audit_order
 from ifvit.data.sample_stream import Order, SampleStream
 
 SEED, SIZE, BATCH, DROPOUT = 1234, 20_000, 64, 0.1

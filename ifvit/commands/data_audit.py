@@ -18,7 +18,7 @@ from ifvit.config.errors import UserError
 from ifvit.config.schema import Recipe
 
 if TYPE_CHECKING:
-    from ifvit.data.audited_shards import AuditedShards
+    from ifvit.data.audit.audited_shards import AuditedShards
 
 DEFAULT_WORLD_SIZES = (1, 2, 4, 8)
 MAX_SHARDS = 1_000_000
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = recipe_from(arguments)
     check_arguments(arguments, recipe)
     from ifvit.commands.audit_text import audit_text
-    from ifvit.data.order_audit import AuditPlan, audit_order
+    from ifvit.data.audit.order_audit import AuditPlan, audit_order
     from ifvit.data.sample_stream import SampleStream
     from ifvit.runtime.progress import Progress
 
@@ -125,7 +125,7 @@ def check_arguments(arguments: argparse.Namespace, recipe: Recipe) -> None:
 
 def audited_sets(arguments: argparse.Namespace, recipe: Recipe) -> tuple[list["AuditedShards"], tuple[float, ...]]:
     """The shards of each set, and the weights of the sets."""
-    from ifvit.data.audited_shards import AuditedShards
+    from ifvit.data.audit.audited_shards import AuditedShards
 
     if arguments.num_shards is not None:
         samples_per_shard = arguments.samples_per_shard or recipe.data.samples_per_shard

@@ -24,7 +24,7 @@ SHARDS_PER_WINDOW = 2  # of average size
 
 @dataclass(frozen=True)
 class ShardLine:
-    """The S shards that hold samples, in the order of one epoch."""
+    """The S shards in the order of one epoch. An empty one takes no place in it."""
 
     epoch: int
     shards: Integers  # (S,) their numbers
@@ -33,8 +33,18 @@ class ShardLine:
     rotation: int  # the place that the first interval begins at
 
     def indices(self, places: Integers) -> Integers:
-        """Which of the S shards holds each place."""
-        return np.searchsorted(self.starts, places, side="right") - 1
+        """Which of the S shards holds each place: the last that begins there, as empty ones begin there too.
+
+        It is near the one that would if all had the same size: what is not is searched for, which takes longer.
+        """
+        count = len(self.shards)
+        guesses = (places * (count / int(self.starts[-1]))).astype(np.int64)
+        guesses += places >= self.starts[guesses + 1]
+        guesses -= places < self.starts[guesses]
+        is_wrong = (places < self.starts[guesses]) | (places >= self.starts[guesses + 1])
+        if is_wrong.any():
+            guesses[is_wrong] = np.searchsorted(self.starts, places[is_wrong], side="right") - 1
+        return guesses
 
     def samples(self, places: Integers) -> Integers:
         """At `places` counted from the rotation."""
@@ -65,16 +75,16 @@ class LaneOrder(SampleOrder):
     ) -> None:
         sizes = np.asarray(shard_sizes, np.int64)
         super().__init__(int(sizes.sum()), seed)
-        self.given_sizes = sizes
-        self.shards = np.flatnonzero(sizes)  # an empty shard has no place in the line
-        self.shard_sizes = sizes[self.shards]
-        self.first_samples = (np.cumsum(sizes) - sizes)[self.shards]
+        self.shard_sizes = sizes
+        self.first_samples = np.cumsum(sizes) - sizes
         self.num_lanes = num_lanes
+        self.given_window = window
         lanes = np.arange(num_lanes)
         share, rest = divmod(self.num_samples, num_lanes)
         self.interval_sizes = share + (lanes < rest)
         self.interval_starts = lanes * share + np.minimum(lanes, rest)
-        window = window or math.isqrt(SHARDS_PER_WINDOW * self.num_samples // len(self.shards)) ** 2
+        self.mean_size = self.num_samples / np.count_nonzero(sizes)
+        window = window or math.isqrt(int(SHARDS_PER_WINDOW * self.mean_size)) ** 2
         self.window = min(window, share + 1)  # an interval has no more
         # So many samples the first block of an interval lacks, where intervals have several.
         self.phases = lanes * self.window // num_lanes * (self.window <= share)
@@ -83,7 +93,7 @@ class LaneOrder(SampleOrder):
 
     def with_lanes(self, num_lanes: int) -> "LaneOrder":
         """That of the same shards and seed with another number of lanes."""
-        return LaneOrder(self.given_sizes, self.seed, num_lanes)
+        return LaneOrder(self.shard_sizes, self.seed, num_lanes, self.given_window)
 
     def max_bytes_in_use(
         self, shard_bytes: Sequence[int] | Integers, world_size: int = 1, num_rows: int | None = None
@@ -92,8 +102,8 @@ class LaneOrder(SampleOrder):
 
         `shard_bytes` are those of all shards. `num_rows` None: one of each of its lanes.
         """
-        bytes_ = np.asarray(shard_bytes, np.int64)[self.shards]
-        is_small = self.shard_sizes * 2 * len(self.shards) < self.num_samples  # such as the last shard of most sets
+        bytes_ = np.asarray(shard_bytes, np.int64) * (self.shard_sizes > 0)
+        is_small = self.shard_sizes * 2 < self.mean_size  # such as the last shard of most sets
         ends = np.cumsum(np.sort(self.shard_sizes[~is_small]))
         num_lanes = self.num_lanes // math.gcd(self.num_lanes, world_size)
         turns = -(-(num_rows or num_lanes) // num_lanes)
@@ -105,11 +115,14 @@ class LaneOrder(SampleOrder):
 
     def samples(self, positions: Integers) -> Integers:
         """Sample indices 0..num_samples-1 at global `positions` (each >= 0)."""
+        if not len(positions):
+            return positions
+        first, last = int(positions.min()) // self.num_samples, int(positions.max()) // self.num_samples
+        if first == last:
+            return self.samples_of(positions, first)
         epochs = self.epochs(positions)
-        if len(all_epochs := distinct(epochs)) == 1:
-            return self.samples_of(positions, all_epochs[0])
         result = np.empty_like(positions)
-        for epoch in all_epochs:
+        for epoch in distinct(epochs):
             rows = np.flatnonzero(epochs == epoch)
             result[rows] = self.samples_of(positions[rows], epoch)
         return result
@@ -145,7 +158,7 @@ class LaneOrder(SampleOrder):
             return line
 
     def new_line(self, epoch: int) -> ShardLine:
-        count = len(self.shards)
+        count = len(self.shard_sizes)
         # The numbers stand in the lowest bits of what is sorted: several times faster than argsort.
         low_bits = np.uint64((1 << count.bit_length()) - 1)
         words = hashed(derived_seed(self.seed, "shard line", epoch), np.arange(count))
@@ -157,7 +170,7 @@ class LaneOrder(SampleOrder):
         starts = np.zeros(count + 1, np.int64)
         np.cumsum(self.shard_sizes[order], out=starts[1:])
         rotation = derived_seed(self.seed, "lane rotation", epoch) % self.num_samples
-        return ShardLine(epoch, self.shards[order], starts, self.first_samples[order] - starts[:-1], rotation)
+        return ShardLine(epoch, order, starts, self.first_samples[order] - starts[:-1], rotation)
 
     def upcoming_shards(self, first: int, stop: int, rank: int = 0, world_size: int = 1) -> Integers:
         """The shards that a rank needs for its rows of the global positions first..stop-1, the most urgent first.
@@ -186,7 +199,8 @@ class LaneOrder(SampleOrder):
             times.append(start + np.maximum(first_turns * self.num_lanes + intervals, bounds[0])[rows])
             shards.append(line.shards[indices])
         in_order = np.concatenate(shards)[np.argsort(np.concatenate(times), kind="stable")]
-        return in_order[np.sort(np.unique(in_order, return_index=True)[1])]
+        in_order = in_order[np.sort(np.unique(in_order, return_index=True)[1])]
+        return in_order[self.shard_sizes[in_order] > 0]
 
     def intervals_of(self, rank: int, world_size: int, epoch: int) -> Integers:
         """The intervals of the line of `epoch` that the rank's lanes walk through."""

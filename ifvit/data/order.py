@@ -23,11 +23,12 @@ def hashed(key: int, counters: Integers | Words) -> Words:
     word += np.uint64(1)
     word *= np.uint64(0x9E3779B97F4A7C15)
     word += np.uint64(key)
-    word ^= word >> np.uint64(30)
+    shifted = word >> np.uint64(30)
+    word ^= shifted
     word *= np.uint64(0xBF58476D1CE4E5B9)
-    word ^= word >> np.uint64(27)
+    word ^= np.right_shift(word, np.uint64(27), out=shifted)
     word *= np.uint64(0x94D049BB133111EB)
-    word ^= word >> np.uint64(31)
+    word ^= np.right_shift(word, np.uint64(31), out=shifted)
     return word
 
 

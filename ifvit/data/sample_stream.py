@@ -82,6 +82,9 @@ class SampleStream:
     def visits(self, positions: Integers) -> Visits:
         """What stands at global `positions`."""
         sets, own_positions = self.mixture.split(positions)
+        if len(self.orders) == 1:
+            order = self.orders[0]
+            return Visits(positions, sets, own_positions, order.epochs(positions), order.samples(positions))
         epochs, samples = np.empty_like(positions), np.empty_like(positions)
         for number, order in enumerate(self.orders):
             rows = np.flatnonzero(sets == number)

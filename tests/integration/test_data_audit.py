@@ -16,7 +16,7 @@ import ifvit.data.order
 from data_prep.shards import make_shards
 from ifvit.config.loading import merged
 from ifvit.config.schema import Recipe
-from ifvit.data.audited_shards import AuditedShards
+from ifvit.data.audit.audited_shards import AuditedShards
 from ifvit.data.loader import BatchLoader
 from ifvit.data.sample_stream import SampleStream
 from ifvit.data.shard_format import CRC32, RECORD, SampleShapes, ShardFiles
@@ -148,8 +148,8 @@ def test_a_mixture_is_audited_set_by_set(recipe_file: Path, sets: TrainingData, 
 def test_shards_on_paper(
     arguments: list, words: list[str], repository: Path, ifvit_main: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ifvit.data.stream_steps.SAMPLED_ROWS", 300_000)
-    monkeypatch.setattr("ifvit.data.set_audit.NUM_LOOKED_UP", 300_000)
+    monkeypatch.setattr("ifvit.data.audit.stream_steps.SAMPLED_ROWS", 300_000)
+    monkeypatch.setattr("ifvit.data.audit.set_audit.NUM_LOOKED_UP", 300_000)
     batch = ["train.global_batch_size=64", "train.micro_batch_size=64", "data.coco_root=/nowhere"]
     overrides = [part for each in batch for part in ("--set", each)]
     recipe = repository / "recipes/coco256/cross_intermediate.yaml"

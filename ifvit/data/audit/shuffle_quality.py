@@ -9,8 +9,8 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from ifvit.data.audit_check import Check, chance_check, chi_square_check, count_z, not_judged
-from ifvit.data.audited_shards import AuditedShards
+from ifvit.data.audit.audited_shards import AuditedShards
+from ifvit.data.audit.check import Check, chance_check, chi_square_check, count_z, not_judged
 from ifvit.data.order import Integers
 
 MIN_EXPECTED = 20  # counts per cell; with less, a chi-square is not near its limit

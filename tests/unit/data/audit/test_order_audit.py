@@ -1,19 +1,19 @@
-"""ifvit/data/order_audit.py and its parts: a good order passes. What is seen of a bad one: test_order_faults.py."""
+"""ifvit/data/audit/order_audit.py and its parts: a good order passes. Of a bad one see test_order_faults.py."""
 
 from collections import defaultdict
 
 import numpy as np
 import pytest
 
-from ifvit.data import set_audit, stream_steps
-from ifvit.data.audited_shards import AuditedShards
-from ifvit.data.epoch_change import EpochChange
+from ifvit.data.audit import set_audit, stream_steps
+from ifvit.data.audit.audited_shards import AuditedShards
+from ifvit.data.audit.epoch_change import EpochChange
+from ifvit.data.audit.order_audit import AuditPlan
+from ifvit.data.audit.set_audit import SetAudit
+from ifvit.data.audit.shuffle_quality import BatchShards, BlockCounts, NeighbourCounts
+from ifvit.data.audit.step_audit import StepAudit
 from ifvit.data.order import Integers, SampleOrder
-from ifvit.data.order_audit import AuditPlan
 from ifvit.data.sample_stream import SampleStream
-from ifvit.data.set_audit import SetAudit
-from ifvit.data.shuffle_quality import BatchShards, BlockCounts, NeighbourCounts
-from ifvit.data.step_audit import StepAudit
 from tests.audited_orders import (
     BATCH,
     DROPOUT,

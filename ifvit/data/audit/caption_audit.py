@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ifvit.data.audit_check import Check, chance_check, chi_square_check, count_z, exact_check, not_judged
+from ifvit.data.audit.check import Check, chance_check, chi_square_check, count_z, exact_check, not_judged
 from ifvit.data.order import Integers
 from ifvit.data.sample_stream import Order
 

@@ -1,12 +1,12 @@
-"""ifvit/data/shuffle_quality.py: what is expected of a random permutation, against exact counts and random ones."""
+"""ifvit/data/audit/shuffle_quality.py: what is expected of a random permutation, against exact counts and draws."""
 
 import math
 
 import numpy as np
 import pytest
 
-from ifvit.data.audited_shards import AuditedShards
-from ifvit.data.shuffle_quality import BatchShards, BlockCounts, NeighbourCounts, missing_probability
+from ifvit.data.audit.audited_shards import AuditedShards
+from ifvit.data.audit.shuffle_quality import BatchShards, BlockCounts, NeighbourCounts, missing_probability
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ifvit.data.audit_check import Check
-from ifvit.data.audited_shards import AuditedShards
-from ifvit.data.order_speed import CHUNKS, nanoseconds_per_index, seek_seconds
-from ifvit.data.rank_balance import RankBalance
+from ifvit.data.audit.audited_shards import AuditedShards
+from ifvit.data.audit.check import Check
+from ifvit.data.audit.order_speed import CHUNKS, nanoseconds_per_index, seek_seconds
+from ifvit.data.audit.rank_balance import RankBalance
+from ifvit.data.audit.set_audit import SetAudit
+from ifvit.data.audit.step_audit import StepAudit
+from ifvit.data.audit.stream_steps import StreamSteps
 from ifvit.data.sample_stream import SampleStream, Visits
-from ifvit.data.set_audit import SetAudit
-from ifvit.data.step_audit import StepAudit
-from ifvit.data.stream_steps import StreamSteps
 
 
 @dataclass(frozen=True)

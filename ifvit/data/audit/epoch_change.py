@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ifvit.data.audit_check import Check, chi_square_check, exact_check, not_judged
+from ifvit.data.audit.check import Check, chi_square_check, exact_check, not_judged
 from ifvit.data.order import Integers
 from ifvit.data.sample_stream import Order
 

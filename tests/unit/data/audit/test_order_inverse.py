@@ -1,11 +1,11 @@
-"""ifvit/data/order_inverse.py"""
+"""ifvit/data/audit/order_inverse.py"""
 
 import numpy as np
 import pytest
 
+from ifvit.data.audit.order_inverse import epoch_positions
 from ifvit.data.lane_order import LaneOrder
 from ifvit.data.order import SampleOrder
-from ifvit.data.order_inverse import epoch_positions
 
 SEED = 1234
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ifvit.data.audit_check import Check, exact_check
+from ifvit.data.audit.check import Check, exact_check
 from ifvit.data.order import Integers
 from ifvit.data.sample_stream import SampleStream, Visits
 

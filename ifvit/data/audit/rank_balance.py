@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ifvit.data.audit_check import MAX_Z, Check, chance_check, not_judged
-from ifvit.data.audited_shards import AuditedShards
+from ifvit.data.audit.audited_shards import AuditedShards
+from ifvit.data.audit.check import MAX_Z, Check, chance_check, not_judged
 from ifvit.data.order import Integers
 
 MAX_TOUCHED = 1 << 27  # bytes; one for each pair of rank and shard

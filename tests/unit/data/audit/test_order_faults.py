@@ -1,20 +1,20 @@
-"""What ifvit/data/order_audit.py sees of faulty orders: each fault is seen by the check that is there for it."""
+"""What ifvit/data/audit/order_audit.py sees of faulty orders: each fault is seen by the check that is there for it."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import ifvit.data.order
-from ifvit.data.caption_audit import CaptionAudit
-from ifvit.data.epoch_change import EpochChange
+from ifvit.data.audit.caption_audit import CaptionAudit
+from ifvit.data.audit.epoch_change import EpochChange
+from ifvit.data.audit.order_audit import AuditPlan
+from ifvit.data.audit.rank_balance import RankBalance
+from ifvit.data.audit.set_audit import SetAudit
+from ifvit.data.audit.shuffle_quality import BatchShards, BlockCounts, NeighbourCounts
+from ifvit.data.audit.step_audit import StepAudit
 from ifvit.data.lane_order import LaneOrder
 from ifvit.data.order import Integers, SampleOrder
-from ifvit.data.order_audit import AuditPlan
-from ifvit.data.rank_balance import RankBalance
 from ifvit.data.sample_stream import SampleStream
-from ifvit.data.set_audit import SetAudit
-from ifvit.data.shuffle_quality import BatchShards, BlockCounts, NeighbourCounts
-from ifvit.data.step_audit import StepAudit
 from tests.audited_orders import (
     BATCH,
     SEED,

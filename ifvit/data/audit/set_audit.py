@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from ifvit.data.audit_check import Check, exact_check, for_comparison, not_judged
-from ifvit.data.audited_shards import AuditedShards
-from ifvit.data.caption_audit import CaptionAudit
-from ifvit.data.epoch_change import EpochChange
+from ifvit.data.audit.audited_shards import AuditedShards
+from ifvit.data.audit.caption_audit import CaptionAudit
+from ifvit.data.audit.check import Check, exact_check, for_comparison, not_judged
+from ifvit.data.audit.epoch_change import EpochChange
+from ifvit.data.audit.order_inverse import epoch_positions
+from ifvit.data.audit.sample_coverage import SampleCoverage
+from ifvit.data.audit.shuffle_quality import BatchShards, BlockCounts, NeighbourCounts, block_check
 from ifvit.data.lane_order import LaneOrder
 from ifvit.data.order import Integers, SampleOrder
-from ifvit.data.order_inverse import epoch_positions
-from ifvit.data.sample_coverage import SampleCoverage
 from ifvit.data.sample_stream import Order, Visits
-from ifvit.data.shuffle_quality import BatchShards, BlockCounts, NeighbourCounts, block_check
 
 NUM_LOOKED_UP = 10_000_000  # samples, where not all positions are visited
 CHUNK = 1 << 16

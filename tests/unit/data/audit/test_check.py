@@ -1,11 +1,11 @@
-"""ifvit/data/audit_check.py"""
+"""ifvit/data/audit/check.py"""
 
 import math
 
 import pytest
 from scipy import stats
 
-from ifvit.data.audit_check import chance_check, chi_square_z, count_z
+from ifvit.data.audit.check import chance_check, chi_square_z, count_z
 
 
 @pytest.mark.parametrize("degrees", [3, 10, 100, 4000])

@@ -1,9 +1,9 @@
-"""ifvit/data/sample_coverage.py"""
+"""ifvit/data/audit/sample_coverage.py"""
 
 import numpy as np
 import pytest
 
-from ifvit.data.sample_coverage import SampleCoverage
+from ifvit.data.audit.sample_coverage import SampleCoverage
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 1000])

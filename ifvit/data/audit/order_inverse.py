@@ -39,9 +39,9 @@ def inverse_permuted(samples: Integers, size: int, seed: int, epoch: int) -> Int
 def lane_positions(order: LaneOrder, samples: Integers, epoch: int) -> Integers:
     """From the sample to its place in the line of shards, to its turn in its lane, to the position."""
     line = order.line(epoch)
-    offsets = np.zeros(int(line.shards.max()) + 1, np.int64)
+    offsets = np.empty_like(line.offsets)
     offsets[line.shards] = line.offsets
-    places = samples - offsets[order.shards[np.searchsorted(order.first_samples, samples, side="right") - 1]]
+    places = samples - offsets[np.searchsorted(order.first_samples, samples, side="right") - 1]
     places = (places - line.rotation) % order.num_samples
     intervals = np.searchsorted(order.interval_starts, places, side="right") - 1
     in_interval = places - order.interval_starts[intervals]
