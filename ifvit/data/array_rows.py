@@ -20,6 +20,7 @@ from ifvit.data.shard_format import ShardFiles
 OTHER_KIND = "it holds another kind of array than its shard's index says"
 OTHER_CRC32 = "its crc32 differs"
 CUT_OFF = "its shard is cut off before it ends"
+MAX_OPEN_SHARDS = 256  # at the same time
 
 
 class DamageError(Exception):
@@ -33,7 +34,7 @@ class UnreadableError(Exception):
 class ArrayRows:
     """Reads from the shards in `folder`. For one thread. `checks_crc32` False is for benchmarks."""
 
-    def __init__(self, folder: Path, checks_crc32: bool = True, max_open_shards: int = 256) -> None:
+    def __init__(self, folder: Path, checks_crc32: bool = True, max_open_shards: int = MAX_OPEN_SHARDS) -> None:
         self.folder = folder
         self.checks_crc32 = checks_crc32
         self.max_open_shards = max_open_shards

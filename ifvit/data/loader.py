@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ifvit.config.errors import UserError
+from ifvit.data.array_rows import MAX_OPEN_SHARDS
 from ifvit.data.batch import Batch
 from ifvit.data.batch_buffers import BatchBuffers
 from ifvit.data.lane_order import LaneOrder
@@ -23,8 +24,6 @@ from ifvit.data.remote_shards import LaneShards
 from ifvit.data.sample_index import Integers
 from ifvit.data.sample_stream import RankVisits, Visits
 from ifvit.data.training_data import BATCHES_AHEAD, TrainingData
-
-MAX_OPEN_SHARDS = 256  # of one reader
 
 
 class BatchLoader:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifvit.config.errors import UserError
-from ifvit.data.array_rows import OTHER_CRC32, ArrayRows, DamageError, UnreadableError
+from ifvit.data.array_rows import MAX_OPEN_SHARDS, OTHER_CRC32, ArrayRows, DamageError, UnreadableError
 from ifvit.data.row_memory import ScratchRows, byte_rows
 from ifvit.data.sample_index import Bytes, Integers
 from ifvit.data.shard_format import (
@@ -59,7 +59,7 @@ class SampleReader:
     For one thread. `checks_crc32` False is for benchmarks.
     """
 
-    def __init__(self, shard_set: ShardSet, checks_crc32: bool = True, max_open_shards: int = 256) -> None:
+    def __init__(self, shard_set: ShardSet, checks_crc32: bool = True, max_open_shards: int = MAX_OPEN_SHARDS) -> None:
         self.shard_set = shard_set
         self.shapes = shard_set.shapes
         self.arrays = ArrayRows(shard_set.folder, checks_crc32, max_open_shards)

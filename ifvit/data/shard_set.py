@@ -109,7 +109,7 @@ def read_index(path: Path) -> dict[str, Any]:
             f"data.shards_root: {path.parent} holds no finished shards ({path.name} is missing); "
             "make them with `python -m data_prep shards RECIPE`"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); {MAKE_AGAIN}") from error
     version = index.get("format_version") if isinstance(index, dict) else None
     if version != FORMAT_VERSION:

@@ -83,6 +83,18 @@ def test_ranks_that_see_different_shards_are_refused(
     assert not (tmp_path / "tiny").exists()
 
 
+def test_first_shards_that_are_damaged_end_all_ranks_before_the_first_step(
+    pools: dict[int, RankPool], server: RangeServer, tmp_path: Path
+) -> None:
+    for name, content in server.files.items():
+        if ".tar" in name:
+            server.files[name] = content[:-1] + bytes([content[-1] ^ 1])
+    roots = [f"{server.url}/set{SIGNATURE}"] * 2
+    message, code = train(pools, roots, tmp_path / "cache", tmp_path / "runs", "train.micro_batch_size=4")
+    assert code == 2
+    assert "also when fetched again; upload it again" in str(message) and "secret" not in str(message)
+
+
 def test_too_small_a_cache_is_refused_before_there_is_a_run(
     pools: dict[int, RankPool], server: RangeServer, tmp_path: Path
 ) -> None:

@@ -43,6 +43,11 @@ def is_there(moment: str, group: int) -> bool:
     return len(members) >= {"started": 1, "working": 5}[moment]
 
 
+def listens_to_ctrl_c() -> None:
+    """A shell starts what it runs in the background with the signal ignored, and all its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("moment", ["started", "importing", "working"])
 def test_interrupted(tmp_path: Path, repository: Path, moment: str) -> None:
     values = tiny_values(draw_coco(tmp_path / "coco", num_images=200), tmp_path / "shards")
@@ -55,6 +60,7 @@ def test_interrupted(tmp_path: Path, repository: Path, moment: str) -> None:
         stdout=subprocess.DEVNULL,
         stderr=log.open("w"),
         start_new_session=True,
+        preexec_fn=listens_to_ctrl_c,
     )
     deadline = time.monotonic() + DEADLINE_SECONDS
     listing = tmp_path / "shards/train/listing"

@@ -223,6 +223,21 @@ def test_the_shards_of_a_batch_are_within_the_bound(
     assert bound / 6 < max(found) <= bound
 
 
+def test_another_number_of_lanes_changes_nothing_else() -> None:
+    for window in (None, 9):
+        other = LaneOrder(UNEVEN, SEED, 8, window).with_lanes(4)
+        positions = np.arange(1000)
+        assert np.array_equal(other.samples(positions), LaneOrder(UNEVEN, SEED, 4, window).samples(positions))
+
+
+@pytest.mark.parametrize("sizes", [[1] * 300 + [5000] * 3, [5000, *[0] * 50, *[1] * 50, 0], [3] * 1000 + [1]])
+def test_the_shard_of_a_place_is_found_whatever_the_sizes(sizes: list[int]) -> None:
+    line = LaneOrder(sizes, SEED, 4).line(3)
+    places = np.random.default_rng(0).permutation(sum(sizes))
+    indices = line.indices(places)
+    assert (line.starts[indices] <= places).all() and (places < line.starts[indices + 1]).all()
+
+
 def test_the_bound_counts_bytes() -> None:
     order = LaneOrder([50] * 100, SEED, 8)
     assert order.max_bytes_in_use([1000] * 100) == 8 * 3 * 1000

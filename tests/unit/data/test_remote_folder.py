@@ -45,6 +45,14 @@ def test_reads_and_copies(server: RangeServer, file: Path) -> None:
     assert server.requests == ["GET /set/a.tar"] * 2
 
 
+def test_through_the_proxy_of_the_environment(server: RangeServer, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("http_proxy", server.url)
+    server.files["http://behind.invalid/set/a.tar"] = CONTENT
+    RemoteFolder("http://behind.invalid/set").copy("a.tar", file, len(CONTENT), NO_STOP)
+    assert file.read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("protocol", ["memory", "file"])
 def test_other_protocols(protocol: str, file: Path, tmp_path: Path) -> None:
     root = str(tmp_path) if protocol == "file" else "/somewhere"

@@ -123,6 +123,21 @@ def test_the_next_shards_are_on_their_way_before_they_are_needed(
         assert set(lanes.cache.wanted) > set(np.unique(order.samples(positions) // 2).tolist())
 
 
+def test_what_the_batch_before_is_in_is_still_wanted(server: RangeServer, source: Path, tmp_path: Path) -> None:
+    """Another thread may read it later than this one its own."""
+    (shard_set,) = open_remote_shards([f"{server.url}/set"], str(tmp_path), 10**9)
+    order = order_of(shard_set)
+    with closing(LaneShards(order, shard_set)) as lanes:
+        forgotten = 0
+        lanes.stride = BATCH
+        for first in range(BATCH, 96, BATCH):
+            before = order.samples(np.arange(first - lanes.stride, first)) // 2
+            lanes.look_ahead(first, first + BATCH - 1)
+            assert set(before.tolist()) <= set(lanes.cache.wanted)
+            forgotten += not set(before.tolist()) <= set(order.upcoming_shards(first, first + 24).tolist())
+    assert forgotten  # the batches after it are in other shards
+
+
 def test_several_threads_read(server: RangeServer, source: Path, tmp_path: Path) -> None:
     (shard_set,) = open_remote_shards([f"{server.url}/set"], str(tmp_path), room_for(source, 20))
     order = order_of(shard_set)

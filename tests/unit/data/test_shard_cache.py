@@ -142,6 +142,16 @@ def test_a_rank_fetches_no_more_ahead_than_its_share(
             assert cached(tmp_path) == [0, 4, 5]
 
 
+def test_a_rank_fetches_all_it_wants_where_all_fits(
+    shard_server: RangeServer, eight_shards: Path, tmp_path: Path
+) -> None:
+    all_bytes = sum(path.stat().st_size for path in eight_shards.glob("*.tar"))
+    bound = all_bytes + (eight_shards / "samples.index").stat().st_size
+    with cache_of(shard_server, tmp_path, bound, num_ranks=2) as cache:
+        cache.prefetch(range(NUM_SHARDS))
+        eventually(lambda: cached(tmp_path) == list(range(NUM_SHARDS)))
+
+
 def test_what_is_read_stays(
     shard_server: RangeServer, eight_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def another_factor(path: Path) -> None:
         ("samples.index", truncate, r"samples\.index: has [\d,]+ bytes instead of [\d,]+"),
         ("null_prompt_embeds.npy", flip, r"null_prompt_embeds\.npy: is damaged"),
         ("index.json", lambda path: path.write_text("{"), r"index\.json: cannot be read"),
+        ("index.json", lambda path: path.write_text("[" * 100_000), r"index\.json: cannot be read"),
         ("index.json", lambda path: path.write_text("[]"), r"index\.json: has shard format None"),
         ("index.json", another_factor, r"index\.json: is damaged or .*its content_sha256 differs"),
     ],
