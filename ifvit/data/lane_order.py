@@ -20,6 +20,7 @@ from ifvit.data.row_permutation import permuted_rows
 from ifvit.runtime.seeding import derived_seed
 
 SHARDS_PER_WINDOW = 2  # of average size
+HASHED_AT_ONCE = 8192  # more do not stay in a processor's cache from one operation to the next
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class LaneOrder(SampleOrder):
         sizes = np.asarray(shard_sizes, np.int64)
         super().__init__(int(sizes.sum()), seed)
         self.shard_sizes = sizes
-        self.first_samples = np.cumsum(sizes) - sizes
+        self.first_samples = np.cumsum(sizes)
+        self.first_samples -= sizes
         self.num_lanes = num_lanes
         self.given_window = window
         lanes = np.arange(num_lanes)
@@ -86,8 +88,9 @@ class LaneOrder(SampleOrder):
         self.mean_size = self.num_samples / np.count_nonzero(sizes)
         window = window or math.isqrt(int(SHARDS_PER_WINDOW * self.mean_size)) ** 2
         self.window = min(window, share + 1)  # an interval has no more
-        # So many samples the first block of an interval lacks, where intervals have several.
-        self.phases = lanes * self.window // num_lanes * (self.window <= share)
+        # So many samples the first block of an interval lacks, where intervals have several; squares are left.
+        first_blocks = np.sqrt(self.window - lanes * self.window // num_lanes).astype(np.int64) ** 2
+        self.phases = (self.window - first_blocks) * (self.window <= share)
         self.lines: list[ShardLine] = []  # those of the two epochs asked for last: a batch may straddle two
         self.lines_lock = threading.Lock()
 
@@ -158,19 +161,13 @@ class LaneOrder(SampleOrder):
             return line
 
     def new_line(self, epoch: int) -> ShardLine:
-        count = len(self.shard_sizes)
-        # The numbers stand in the lowest bits of what is sorted: several times faster than argsort.
-        low_bits = np.uint64((1 << count.bit_length()) - 1)
-        words = hashed(derived_seed(self.seed, "shard line", epoch), np.arange(count))
-        words &= ~low_bits
-        words |= np.arange(count, dtype=np.uint64)
-        words.sort()
-        words &= low_bits
-        order = words.view(np.int64)
-        starts = np.zeros(count + 1, np.int64)
+        order = shuffled(len(self.shard_sizes), derived_seed(self.seed, "shard line", epoch))
+        starts = np.zeros(len(order) + 1, np.int64)
         np.cumsum(self.shard_sizes[order], out=starts[1:])
         rotation = derived_seed(self.seed, "lane rotation", epoch) % self.num_samples
-        return ShardLine(epoch, order, starts, self.first_samples[order] - starts[:-1], rotation)
+        offsets = self.first_samples[order]
+        offsets -= starts[:-1]
+        return ShardLine(epoch, order, starts, offsets, rotation)
 
     def upcoming_shards(self, first: int, stop: int, rank: int = 0, world_size: int = 1) -> Integers:
         """The shards that a rank needs for its rows of the global positions first..stop-1, the most urgent first.
@@ -207,6 +204,19 @@ class LaneOrder(SampleOrder):
         intervals = np.arange(self.num_lanes)
         common = math.gcd(self.num_lanes, world_size)
         return intervals[(epoch * self.num_samples + intervals - rank) % common == 0]
+
+
+def shuffled(count: int, key: int) -> Integers:
+    """The numbers 0..count-1 in the order of their hashes."""
+    words = np.empty(count, np.uint64)
+    # The numbers stand in the lowest bits of what is sorted: several times faster than argsort.
+    low_bits = np.uint64((1 << count.bit_length()) - 1)
+    for first in range(0, count, HASHED_AT_ONCE):
+        numbers = np.arange(first, min(first + HASHED_AT_ONCE, count), dtype=np.uint64)
+        words[first : first + HASHED_AT_ONCE] = hashed(key, numbers) & ~low_bits | numbers
+    words.sort()
+    words &= low_bits
+    return words.view(np.int64)
 
 
 def rank_positions(step: int, global_batch_size: int, rank: int, world_size: int) -> Integers:

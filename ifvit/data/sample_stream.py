@@ -14,6 +14,7 @@ from ifvit.data.order import Integers, SampleOrder
 from ifvit.runtime.seeding import derived_seed
 
 ROWS_AT_ONCE = 4096
+MAX_ROWS_AT_ONCE = 2 * ROWS_AT_ONCE  # more do not stay in a processor's cache from one operation to the next
 
 
 class Order(Protocol):
@@ -81,6 +82,10 @@ class SampleStream:
 
     def visits(self, positions: Integers) -> Visits:
         """What stands at global `positions`."""
+        if len(positions) > MAX_ROWS_AT_ONCE:
+            starts = range(0, len(positions), MAX_ROWS_AT_ONCE)
+            parts = [self.visits(positions[start : start + MAX_ROWS_AT_ONCE]) for start in starts]
+            return Visits(*map(np.concatenate, zip(*(vars(part).values() for part in parts), strict=True)))
         sets, own_positions = self.mixture.split(positions)
         if len(self.orders) == 1:
             order = self.orders[0]

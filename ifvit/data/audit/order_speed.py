@@ -14,8 +14,12 @@ NUM_SEEKS = 5
 
 
 def nanoseconds_per_index(stream: SampleStream, chunk: int) -> float | None:
-    """Of finding the samples at consecutive positions, `chunk` at a time: a median. None where an epoch is shorter."""
+    """Of finding the samples at `chunk` consecutive positions, at places all over an epoch: a median.
+
+    None where an epoch is shorter.
+    """
     num_chunks = min(stream.length(1), MAX_ROWS) // chunk
+    stride = stream.length(1) // max(1, num_chunks)
 
     def find(first: int) -> float:
         positions = np.arange(first, first + chunk, dtype=np.int64)
@@ -23,7 +27,7 @@ def nanoseconds_per_index(stream: SampleStream, chunk: int) -> float | None:
         stream.visits(positions)
         return (time.perf_counter() - started) / chunk * 1e9
 
-    return statistics.median(find(number * chunk) for number in range(num_chunks)) if num_chunks else None
+    return statistics.median(find(number * stride) for number in range(num_chunks)) if num_chunks else None
 
 
 def seek_seconds(make_stream: Callable[[], SampleStream], step: int) -> float:
