@@ -12,10 +12,11 @@ import numpy as np
 from data_prep.faults import Fault
 from data_prep.listing import LISTING_FOLDER, rows_name
 from data_prep.set_description import ListingDescription, SetIndex
-from data_prep.shard_verification import file_sha256, reading_error
+from data_prep.shard_verification import reading_error
 from data_prep.stored_members import all_finite
 from ifvit.config.errors import UserError, printable
 from ifvit.data.shard_format import FLOAT, NULL_FILE, SAMPLES_FILE, index_size, npy_header, npy_size
+from ifvit.runtime.files import file_sha256
 
 SHARD_FILE = re.compile(r"shard-([0-9]{6,})\.(tar|index|json)")
 

@@ -10,6 +10,7 @@ from data_prep.set_description import DescriptionError, DoneMark, ListedShard, S
 from data_prep.stored_members import StoredIndex
 from data_prep.tar_walk import Selection, TarWalk
 from ifvit.data.shard_format import ShardFiles, index_size
+from ifvit.runtime.files import file_sha256
 
 # Of sums of float64 over a shard: other machines add in another order, and their exponential has another last bit. That
 # makes about 1e-13 of the sum of absolute values; what is summed was rounded to float16, to 5e-4.
@@ -120,12 +121,6 @@ class ShardVerification:
         tolerance[1] = SUM_TOLERANCE * np.sqrt(found[0] * found[2])  # a bound of the sum of absolute means
         if said.shape != found.shape or not (np.abs(said - found) <= tolerance).all():
             self.report(self.files.mark, f"has latent_sums {said.tolist()}, the shard has {found.tolist()}")
-
-
-def file_sha256(path: Path) -> str:
-    """Read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reading_error(error: OSError) -> str:

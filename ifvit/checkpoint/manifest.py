@@ -1,12 +1,12 @@
 """The manifest of a checkpoint: what a resumed run must know, which file holds what, and the files' digests."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ifvit.checkpoint.layout import MANIFEST
+from ifvit.runtime.files import file_sha256
 
 FORMAT_VERSION = 1
 
@@ -75,11 +75,6 @@ def verify(folder: Path) -> Manifest:
             raise DamagedCheckpointError(f"{name} is missing")
         if (size := path.stat().st_size) != expected["size"]:
             raise DamagedCheckpointError(f"{name} has {size} bytes instead of {expected['size']}")
-        if file_digest(path) != expected["sha256"]:
+        if file_sha256(path) != expected["sha256"]:
             raise DamagedCheckpointError(f"{name} has another sha256 than the manifest")
     return manifest
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ifvit.checkpoint.layout import MANIFEST, rank_file, saved_steps, step_folder, tensor_key, unfinished_folder
-from ifvit.checkpoint.manifest import Manifest, Part, StoredParameter, file_digest
+from ifvit.checkpoint.manifest import Manifest, Part, StoredParameter
 from ifvit.runtime.distributed import Ranks
-from ifvit.runtime.files import make_readable
+from ifvit.runtime.files import file_sha256, make_readable
 from ifvit.training.fragments import Fragment
 from ifvit.training.state import TrainState
 
@@ -79,7 +79,7 @@ def write_rank_file(
     make_readable(path)
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return {path.name: {"size": path.stat().st_size, "sha256": file_digest(path)}}
+    return {path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)}}
 
 
 def stored_parameters(

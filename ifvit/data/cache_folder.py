@@ -20,7 +20,7 @@ from ifvit.data.remote_folder import RemoteFolder, StoppedError
 from ifvit.data.remote_index import wrong_entry
 from ifvit.data.shard_format import INDEX_FILE, NULL_FILE, SAMPLES_FILE, ShardFiles, index_size
 from ifvit.data.shard_locks import ShardLocks
-from ifvit.runtime.files import write_atomically
+from ifvit.runtime.files import file_sha256, write_atomically
 
 MAX_NULL_SIZE = 100_000_000
 DONE_SECONDS = 10 * 365 * 86_400  # so much older than it is looks a shard that its last reader needs no more
@@ -69,15 +69,19 @@ class CacheFolder:
         """All that is there from the start: index.json, null_prompt_embeds.npy and a samples.index without content."""
         for leftover in self.folder.glob(".*.tmp*"):  # of a process that was killed here
             leftover.unlink(missing_ok=True)
-        if file_sha256(self.folder / NULL_FILE) != null_sha256:
+        if not self.holds(NULL_FILE, null_sha256):
             write_atomically(self.folder / NULL_FILE, self.read_null(null_sha256))
-        if file_sha256(self.folder / INDEX_FILE) != hashlib.sha256(content).hexdigest():
+        if not self.holds(INDEX_FILE, hashlib.sha256(content).hexdigest()):
             write_atomically(self.folder / INDEX_FILE, content)
         samples_index = self.folder / SAMPLES_FILE
         if not samples_index.is_file() or samples_index.stat().st_size != self.samples_index_size:
             samples_index.unlink(missing_ok=True)
             with samples_index.open("wb") as file:
                 file.truncate(self.samples_index_size)
+
+    def holds(self, name: str, sha256: str) -> bool:
+        path = self.folder / name
+        return path.is_file() and file_sha256(path) == sha256
 
     @property
     def samples_index_size(self) -> int:
@@ -192,8 +196,3 @@ class CacheFolder:
         """To be called by the only holder of its lock."""
         self.tar(shard).unlink(missing_ok=True)
         self.partial(shard).unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str | None:
-    """None where there is no such file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

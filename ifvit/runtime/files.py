@@ -1,5 +1,6 @@
-"""Small files that are either whole or absent, whatever happens to the process that writes them."""
+"""Files that are either whole or absent, whatever happens to the process that writes them, and what is in them."""
 
+import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ def make_readable(path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
+
+
+def file_sha256(path: Path) -> str:
+    """Read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
