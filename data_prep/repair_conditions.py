@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from data_prep.array_task import ArrayTask
-from data_prep.bad_samples import check_share
+from data_prep.bad_samples import MISSING_FILE, check_share
 from data_prep.faults import capped
 from data_prep.listed_sample import ListedSample
 from data_prep.listing import LISTING_FOLDER, Listing, found_listing
@@ -24,7 +24,6 @@ from ifvit.data.shard_format import ShardFiles
 from ifvit.encoders.loading import load_encoders
 
 MAX_NAMED = 10
-MISSING_FILE = "missing file"  # the reason for which a sample without an image is quarantined
 
 Marks = Mapping[int, DoneMark | None]  # of the damaged shards, None where the mark itself is damaged
 
