@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ifvit.config.errors import UserError
 from ifvit.config.problems import recipe_problems
-from ifvit.config.schema import Recipe
+from ifvit.config.schema import IMAGE_SOURCES, Recipe
 
 REQUIRED = "???"  # stands in a recipe for a value that the command line must give
 
@@ -40,6 +40,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def validate_recipe(values: Mapping[str, Any], source: str) -> Recipe:
     """`values` as a Recipe; `source` is named where the command line must still give a value."""
+    values = with_one_source(values)
     required = [dotted for dotted, value in leaves(values) if value == REQUIRED]
     if required:
         raise UserError(
@@ -50,6 +51,15 @@ def validate_recipe(values: Mapping[str, Any], source: str) -> Recipe:
         return Recipe.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise UserError(*recipe_problems(error, Recipe)) from error
+
+
+def with_one_source(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`values` where images come from a source that is given: without those that the recipe leaves to the user."""
+    data = values.get("data")
+    if not isinstance(data, Mapping) or all(data.get(name) in (None, REQUIRED) for name in IMAGE_SOURCES):
+        return values
+    used = {name: value for name, value in data.items() if name not in IMAGE_SOURCES or value != REQUIRED}
+    return {**values, "data": used}
 
 
 def resolved_yaml(recipe: Recipe) -> str:

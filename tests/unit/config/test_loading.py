@@ -57,6 +57,16 @@ def test_tars_are_given_as_one_glob_or_a_list(minimal: Path, value: str) -> None
     assert (data.image_tars, data.coco_root, data.image_folder) == (("tars/*.tar",), None, None)
 
 
+@pytest.mark.parametrize("source", ["image_folder=images", "image_tars=tars/*.tar"])
+def test_a_source_that_is_left_to_the_user_is_not_asked_for_beside_another(minimal: Path, source: str) -> None:
+    minimal.write_text(MINIMAL.replace("coco_root: images", "coco_root: '???'"))
+    data = load_recipe(minimal, [f"data.{source}"]).data
+    assert data.coco_root is None
+    assert getattr(data, source.partition("=")[0])
+    (line,) = lines_of(minimal)
+    assert line.startswith("data.coco_root: ")
+
+
 def test_the_home_folder_may_be_written_with_a_tilde(minimal: Path) -> None:
     given = ["data.coco_root=null", "data.image_tars=['~/a.tar', b.tar]", "data.shards_root=~/shards"]
     data = load_recipe(minimal, given).data
