@@ -10,20 +10,26 @@ from data_prep.listed_sample import LISTING_FAULTS, ListedSample
 from ifvit.config.errors import UserError, printable
 
 MAX_NAMED = 10  # ids that are named for each reason
+MAX_SHOWN = 60  # characters of a path, from its end
 MISSING_FILE = "missing file"  # as ifvit/data/images.py calls it: a shard is made anew when the file is there
 MAX_IGNORED_KINDS = 20  # suffixes that are told apart
 
 
 class Tally:
-    """How many samples (or captions) cannot be used for which reason, with the ids of the first samples."""
+    """How many samples (or captions) cannot be used for which reason, with the ids of the first samples, and where the
+    very first one lies: an id alone may be a mere position.
+    """
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.first_ids: dict[str, list[int]] = {}
+        self.first_image: dict[str, str] = {}
 
-    def add(self, reason: str, sample_id: int, count: int = 1) -> None:
+    def add(self, reason: str, sample_id: int, image: str, count: int = 1) -> None:
+        """`image` is the sample's place."""
         self.counts[reason] = self.counts.get(reason, 0) + count
         ids = self.first_ids.setdefault(reason, [])
+        self.first_image.setdefault(reason, image)
         if len(ids) < MAX_NAMED and sample_id not in ids:
             ids.append(sample_id)
 
@@ -32,22 +38,33 @@ class Tally:
         return sum(self.counts.values())
 
     def __str__(self) -> str:
-        """2 damaged (ids 3, 7), 1 no captions (id 9)"""
+        """2 damaged (ids 3, 7; the first is a/3.jpg), 1 no captions (id 9, a/9.jpg)"""
         parts = []
         for reason, count in sorted(self.counts.items(), key=lambda item: (-item[1], item[0])):
             ids = self.first_ids[reason]
             more = ", ..." if count > len(ids) == MAX_NAMED else ""
-            parts.append(f"{count:,} {reason} ({'id' if len(ids) == 1 else 'ids'} {', '.join(map(str, ids))}{more})")
+            named, before = ("id", ", ") if len(ids) == 1 else ("ids", "; the first is ")
+            first = f"{before}{self.shown_image(reason)}" if self.first_image[reason] else ""
+            parts.append(f"{count:,} {reason} ({named} {', '.join(map(str, ids))}{more}{first})")
         return ", ".join(parts)
 
+    def shown_image(self, reason: str) -> str:
+        """Where the first sample that is left out for `reason` lies, for a person."""
+        image = printable(self.first_image[reason])
+        return image if len(image) <= MAX_SHOWN else f"...{image[3 - MAX_SHOWN :]}"
+
     def as_json(self) -> dict[str, Any]:
-        return {reason: {"count": self.counts[reason], "ids": self.first_ids[reason]} for reason in sorted(self.counts)}
+        return {
+            reason: {"count": self.counts[reason], "ids": self.first_ids[reason], "image": self.first_image[reason]}
+            for reason in sorted(self.counts)
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Tally":
         tally = cls()
         for reason, value in values.items():
             tally.counts[reason], tally.first_ids[reason] = value["count"], list(value["ids"])
+            tally.first_image[reason] = value.get("image", "")  # sets that were made earlier lack it
         return tally
 
 
@@ -60,17 +77,17 @@ class BadLimit:
         self.tally = known
         self.marks: Sequence[str] = ()  # what `marks_to_delete` gives for the finished shards
 
-    def add(self, reason: str, sample_id: int, detail: str) -> None:
+    def add(self, reason: str, sample_id: int, image: str, detail: str) -> None:
         """Count one more. Raises UserError where that is one too many; `detail` is told as an example."""
-        self.tally.add(reason, sample_id)
-        example = f"; image {sample_id}: {detail}"
+        self.tally.add(reason, sample_id, image)
+        example = f"; image {sample_id}: {image}: {detail}"
         check_share(self.tally, self.num_samples, self.max_bad_share, "samples", example, self.marks)
 
     def add_finished(self, mark: Mapping[str, Any]) -> None:
         """Count what a finished shard leaves out. Raises UserError as `add` does."""
         for entry in mark["quarantined"]:
             if entry["reason"] not in LISTING_FAULTS:
-                self.add(entry["reason"], entry["id"], entry["detail"])
+                self.add(entry["reason"], entry["id"], entry["image"], entry["detail"])
 
 
 class Quarantine:
@@ -83,7 +100,7 @@ class Quarantine:
     def add(self, sample: ListedSample, reason: str, detail: str) -> None:
         self.entries.append({"id": sample.id, "image": sample.place, "reason": reason, "detail": detail})
         if reason not in LISTING_FAULTS:  # those are known to the limit since the listing was made
-            self.limit.add(reason, sample.id, f"{sample.place}: {detail}")
+            self.limit.add(reason, sample.id, sample.place, detail)
 
 
 def marks_to_delete(marks: Iterable[Mapping[str, Any]]) -> list[str]:

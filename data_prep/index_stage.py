@@ -33,7 +33,7 @@ def write_index(
     for mark in marks:
         latent_sums += mark["latent_sums"]
         for entry in mark["quarantined"]:
-            bad.add(entry["reason"], entry["id"])
+            bad.add(entry["reason"], entry["id"], entry["image"])
     check_share(bad, listing.num_samples, recipe.data.max_bad_share, "samples", marks=marks_to_delete(marks))
     if not any(mark["samples"] for mark in marks):
         raise UserError(f"{folder}: none of the {listing.num_samples:,} samples can be used: {bad}")

@@ -101,9 +101,9 @@ def listed(source: Source, samples_per_shard: int, write: Callable[[int, bytes],
     while batch := list(itertools.islice(samples, samples_per_shard)):
         for sample in batch:
             for reason, count in sample.dropped.items():
-                dropped.add(reason, sample.id, count)
+                dropped.add(reason, sample.id, sample.place, count)
             if sample.fault:
-                faults.add(sample.fault, sample.id)
+                faults.add(sample.fault, sample.id, sample.place)
             else:
                 prompt_counts[len(sample.prompts)] += 1
                 prompts_span += member_span(len(prompts_json(sample.prompts)))

@@ -1,6 +1,7 @@
 """What the summary page says of a sound set, section by section, as HTML."""
 
 from data_prep import page_template as html
+from data_prep.bad_samples import MAX_NAMED
 from data_prep.contact_sheet import ContactSheet
 from data_prep.latent_statistics import HISTOGRAM_END
 from data_prep.page_charts import latent_histogram, length_histogram
@@ -70,7 +71,7 @@ def left_out_section(found: SetVerification) -> str:
     """What of the source is not in the shards, and why."""
     index = found.sound_index
     rows = [
-        [what, reason, f"{count:,}", ", ".join(map(str, tally.first_ids[reason]))]
+        [what, reason, f"{count:,}", ", ".join(map(str, tally.first_ids[reason])), tally.shown_image(reason)]
         for what, values in (("samples", index.quarantined), ("captions", index.dropped_captions))
         for tally in [tally_of(values)]
         for reason, count in sorted(tally.counts.items(), key=lambda item: -item[1])
@@ -81,7 +82,7 @@ def left_out_section(found: SetVerification) -> str:
     return html.section(
         "Left out",
         html.paragraphs([f"{found.num_samples:,} of {listed:,} listed samples are here."]),
-        html.table(["", "reason", "count", "ids of the first"], rows),
+        html.table(["", "left out because of", "count", f"their ids, up to {MAX_NAMED}", "file of the first id"], rows),
     )
 
 

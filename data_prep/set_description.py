@@ -67,6 +67,7 @@ class QuarantinedSample(Described):
     """A listed sample that is not in its shard."""
 
     id: int
+    image: str
     reason: str
 
 
@@ -89,10 +90,11 @@ class DoneMark(ShardFacts):
 
 
 class LeftOut(Described):
-    """How many samples or captions were left out for one reason, and the ids of the first samples."""
+    """How many samples or captions were left out for one reason, the ids of the first samples, and where the first one lies."""
 
     count: Count
     ids: list[int]
+    image: str = ""
 
 
 def tally_of(left_out: dict[str, LeftOut]) -> Tally:

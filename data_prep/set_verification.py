@@ -135,7 +135,7 @@ class SetVerification:
             self.latent_sums += mark.latent_sums
             self.dropped.update(mark.dropped_captions)
             for sample in mark.quarantined:
-                self.quarantined.add(sample.reason, sample.id)
+                self.quarantined.add(sample.reason, sample.id, sample.image)
             self.num_bytes += mark.size
             if shard.indexed and (names := mark.differences(shard.indexed)):
                 what = f"has another {' and '.join(names)} of {mark.tar} than {shard.files.mark.name}"

@@ -76,7 +76,7 @@ def open_image(image: CaptionedImage) -> IO[bytes]:
     descriptor = os.open(image.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ContentError("no image", "is no regular file")
+        raise ContentError("not an image", "is no regular file")
     file = os.fdopen(descriptor, "rb")
     return file if image.span is None else io.BufferedReader(Window(file, *image.span))  # type: ignore[type-var]
 
@@ -130,7 +130,7 @@ def decoded(file: IO[bytes], image_size: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ContentError("too many pixels", f"has more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
-        raise ContentError("no image", f"is no image in one of the formats {', '.join(FORMATS)}") from error
+        raise ContentError("not an image", f"is no image in one of the formats {', '.join(FORMATS)}") from error
     except ModeError as error:
         raise ContentError("unsupported mode", str(error)) from error
     except (ContentError, MemoryError):

@@ -79,11 +79,11 @@ CONVERTED = {
 QUARANTINED = {
     "truncated": ("damaged", lambda path: (draw_image(path, 1), path.write_bytes(path.read_bytes()[:-600]))),
     "bomb": ("too many pixels", lambda path: Image.new("1", (13_000, 13_000)).save(path, "PNG")),
-    "text": ("no image", lambda path: path.write_text("this is text")),
+    "text": ("not an image", lambda path: path.write_text("this is text")),
     "empty": ("empty file", lambda path: path.write_bytes(b"")),
     "float": ("unsupported mode", lambda path: Image.fromarray(np.zeros((9, 9), np.float32)).save(path, "TIFF")),
     "broken link": ("missing file", lambda path: path.symlink_to("nowhere")),
-    "\x1b[31m\u202e": ("no image", lambda path: path.write_text("escape")),
+    "\x1b[31m\u202e": ("not an image", lambda path: path.write_text("escape")),
 }
 CAPTIONS = {
     "good": ["fine", "\x1b[31mred", "\u202eback", "a 🐈", "the <|endoftext|> inside", "w " * 4000],
@@ -201,7 +201,7 @@ def test_tasks_that_are_within_the_limit_alone_may_exceed_it_together(tmp_path: 
         (coco / "train2014" / f"COCO_train2014_{7 + 3 * number:012d}.jpg").unlink()
     recipe = tiny_recipe(coco, tmp_path / "out", "data.max_bad_share=0.1")
     assert [make_shards(recipe, ArrayTask(number, 3)) for number in range(2)] == [None, None]
-    message = r"allows 0\.1 of the 10 samples .* at least 2 \(0\.2\) are: 2 missing file \(ids 7, 19\)"
+    message = r"allows 0\.1 of the 10 samples .* at least 2 \(0\.2\) are: 2 missing file \(ids 7, 19; the first is "
     with pytest.raises(UserError, match=message):
         make_shards(recipe, ArrayTask(2, 3))
     assert len(list(tmp_path.glob("out/train/shard-*.json"))) == 3
@@ -252,7 +252,7 @@ def test_an_encoding_that_is_not_finite_is_quarantined(tmp_path: Path, monkeypat
     monkeypatch.setattr(ShardWriter, "encoded", overflowing)
     index = make_shards(tiny_recipe(coco, tmp_path / "out", "data.max_bad_share=0.1"))
     assert index is not None
-    assert index["quarantined"] == {"not finite": {"count": 1, "ids": [13]}}
+    assert index["quarantined"] == {"not finite": {"count": 1, "ids": [13], "image": "COCO_train2014_000000000013.jpg"}}
     assert FLOAT.itemsize == 2
 
 
@@ -290,7 +290,7 @@ def test_the_dry_run_says_how_many_bytes_and_makes_nothing(tmp_path: Path, capsy
     said = capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     assert "10 samples with 18 captions in 3 shards: float16 moments 9.22 KB, token ids " in said
-    assert "dropped captions: 1 empty (id 34)" in said
+    assert "dropped captions: 1 empty (id 34, COCO_train2014_000000000034.jpg)" in said
     for storage in ("embeddings", "token_ids"):
         root = tmp_path / storage
         assert main(["shards", str(recipe), "--out", str(root), "--set", f"data.text_storage={storage}"]) == 0

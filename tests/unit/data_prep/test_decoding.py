@@ -28,7 +28,7 @@ def test_batches_in_order_with_what_is_wrong_in_its_place(samples: list[ListedSa
     assert [[sample.id for sample in listed] for listed, _ in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
     outcomes = [outcome for _, decoded in batches for outcome in decoded]
     reasons = {number: outcome.reason for number, outcome in enumerate(outcomes) if isinstance(outcome, BadImageError)}
-    assert reasons == {3: "no image", 7: "missing file"}
+    assert reasons == {3: "not an image", 7: "missing file"}
     assert outcomes[8] is None
     alone = [outcome for _, decoded in decoded_batches(samples, tmp_path, 16, 1) for outcome in decoded]
     assert all(torch.equal(alone[number], outcomes[number]) for number in (0, 1, 2, 4, 5, 6))

@@ -43,8 +43,8 @@ def test_every_sample_is_in_one_shard_in_order(images: Path, out: Path) -> None:
     assert (listing.num_samples, listing.num_shards, listing.shard_samples(2)) == (10, 3, 2)
     assert listing.content["prompt_counts"] == {"1": 4, "2": 2, "3": 3}
     assert listing.content["prompts"] == 4 + 4 + 9
-    assert str(listing.faults) == "1 no captions (id 7)"
-    assert str(listing.dropped_captions) == "2 empty (id 4)"
+    assert str(listing.faults) == "1 no captions (id 7, 7.jpg)"
+    assert str(listing.dropped_captions) == "2 empty (id 4, 4.jpg)"
     assert listing.num_captions == 4 + 4 + 9 + 2
 
 

@@ -35,7 +35,7 @@ def test_what_finished_shards_leave_out_counts_before_another_is_made(drawn_coco
         (coco / "train2014" / f"COCO_train2014_{7 + 3 * number:012d}.jpg").write_text("no image")
     recipe = tiny_recipe(coco, tmp_path / "out", "data.max_bad_share=0.1")
     assert make_shards(recipe, ArrayTask(0, 3)) is None
-    message = r"2 no image \(ids 7, 19\); image 19: .* and delete shard-000000\.json, or allow"
+    message = r"2 not an image \(ids 7, 19; .*\); image 19: .* and delete shard-000000\.json, or allow"
     with pytest.raises(UserError, match=message):
         make_shards(recipe)
     assert [path.name for path in (tmp_path / "out" / "train").glob("*.json")] == ["shard-000000.json"]

@@ -163,8 +163,9 @@ def test_what_was_left_out_is_listed_by_reason(tmp_path: Path) -> None:
     edit_annotations(coco, lambda content: content["annotations"][1].update(caption=" "))
     make_shards(tiny_recipe(coco, tmp_path, "data.max_bad_share=0.5"))
     page = page_of(tmp_path / "train")
-    assert "samplesno image116" in page.text
-    assert "captionsempty1" in page.text
+    assert "left out because ofcounttheir ids, up to 10file of the first id" in page.text
+    assert "samplesnot an image116COCO_train2014_000000000016.jpg" in page.text
+    assert "captionsempty131COCO_train2014_000000000031.jpg" in page.text
     assert "9 of 10 listed samples are here." in page.text
 
 

@@ -88,8 +88,9 @@ def test_what_is_left_out_is_accounted_for(tmp_path: Path) -> None:
     assert not found.faults
     assert (found.num_samples, found.num_prompts) == (8, 17)
     lines = summary_lines(found)
-    assert "quarantined samples: 1 no captions (id 34), 1 no image (id 16)" in lines
-    assert "dropped captions: 1 empty (id 34)" in lines
+    first, second = (f"COCO_train2014_{id_:012d}.jpg" for id_ in (34, 16))
+    assert f"quarantined samples: 1 no captions (id 34, {first}), 1 not an image (id 16, {second})" in lines
+    assert f"dropped captions: 1 empty (id 34, {first})" in lines
 
 
 CUTS = {  # the tar's first member is a header at 0 and 384 bytes at 512; the second begins at 1024

@@ -120,7 +120,7 @@ LIES: dict[str, tuple[str, Callable[[dict], object], str]] = {
     "quarantined": (
         "index.json",
         lambda values: values.update(quarantined={"damaged": {"count": 1, "ids": [7]}}),
-        "quarantined is {'damaged': {'count': 1, 'ids': [7]}}, must be {}",
+        "quarantined is {'damaged': {'count': 1, 'ids': [7], 'image': ''}}, must be {}",
     ),
     "dropped": (
         "index.json",
