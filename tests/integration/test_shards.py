@@ -190,7 +190,11 @@ def remove_json(root: Path) -> None:
 @pytest.mark.parametrize(
     "damage, arguments, words",
     [
-        (break_jpeg, [], ["data.max_bad_share: ", "1 damaged (id 16, COCO_train2014_000000000016.jpg); image 16: COCO_train2014_000000000016.jpg: "]),
+        (
+            break_jpeg,
+            [],
+            ["data.max_bad_share: ", "1 damaged (id 16, ", "); image 16: COCO_train2014_000000000016.jpg: "],
+        ),
         (remove_image, [], ["data.max_bad_share: ", "1 missing file (id 16, ", "000016.jpg: cannot be opened"]),
         (remove_captions, [], ["data.max_bad_share: ", "1 no captions (id 16, "]),
         (add_unknown_caption, [], ["captions of images that are not listed: 77777 (image_id 999)"]),

@@ -38,7 +38,9 @@ def test_a_missing_image_that_is_there_again_comes_into_its_shard(
     before = contents(folder)
     put_back(drawn_coco, coco, 7)
     index = make_shards(recipe)
-    assert index is not None and index["quarantined"] == {"missing file": {"count": 1, "ids": [19], "image": image_of(coco, 19).name}}
+    assert index is not None and index["quarantined"] == {
+        "missing file": {"count": 1, "ids": [19], "image": image_of(coco, 19).name}
+    }
     after = contents(folder)
     assert {name for name in before if name.endswith(".tar") and before[name] != after[name]} == {"shard-000000.tar"}
     put_back(drawn_coco, coco, 19)
@@ -51,7 +53,9 @@ def test_tasks_get_out_of_too_many_missing_images(
 ) -> None:
     recipe = tiny_recipe(coco, tmp_path / "out", "data.max_bad_share=0.1")
     assert [make_shards(recipe, ArrayTask(number, 3)) for number in range(2)] == [None, None]
-    with pytest.raises(UserError, match=r"2 missing file \(ids 7, 19; the first is \S+\.jpg\); mend or remove them, or allow more"):
+    with pytest.raises(
+        UserError, match=r"2 missing file \(ids 7, 19; the first is \S+\.jpg\); mend or remove them, or allow more"
+    ):
         make_shards(recipe, ArrayTask(2, 3))
     put_back(drawn_coco, coco, 7, 19)
     capsys.readouterr()
