@@ -29,8 +29,8 @@ DONE_SECONDS = 10 * 365 * 86_400  # so much older than it is looks a shard that 
 class CacheFolder:
     """The files of `folder`, at most `cache_bytes` in all, and where they come from.
 
-    `content` is that of the remote index.json, `index` what it says. Raises UserError where the largest shard does not
-    fit, or the folder cannot be written.
+    `content` is that of the remote index.json, `index` what it says. Raises UserError where samples.index alone does
+    not fit, or the folder cannot be written. What shards need beside it depends on who reads them.
     """
 
     def __init__(
@@ -59,10 +59,11 @@ class CacheFolder:
         return UserError(f"data.cache_dir: cannot write to {self.folder} ({error.strerror})")
 
     def check_bound(self) -> None:
-        if (least := self.samples_index_size + max(self.sizes, default=0)) > self.cache_bytes:
+        if self.samples_index_size > self.cache_bytes:
             raise UserError(
-                f"data.cache_bytes: is {self.cache_bytes:,}, but the index of {self.remote.name()} and its largest "
-                f"shard have {least:,} bytes; allow more, or make smaller shards"
+                f"data.cache_bytes: is {self.cache_bytes:,}, but the index alone of {self.remote.name()} has "
+                f"{self.samples_index_size:,} bytes; allow those, and more for the shards in use (all shards have "
+                f"{sum(self.sizes):,})"
             )
 
     def bring_small_files(self, content: bytes, null_sha256: str) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ifvit.data.order import Integers, SampleOrder, distinct, hashed
 from ifvit.data.row_permutation import permuted_rows
@@ -106,15 +107,27 @@ class LaneOrder(SampleOrder):
         `shard_bytes` are those of all shards. `num_rows` None: one of each of its lanes.
         """
         bytes_ = np.asarray(shard_bytes, np.int64) * (self.shard_sizes > 0)
-        is_small = self.shard_sizes * 2 < self.mean_size  # such as the last shard of most sets
-        ends = np.cumsum(np.sort(self.shard_sizes[~is_small]))
-        num_lanes = self.num_lanes // math.gcd(self.num_lanes, world_size)
+        num_shards = self.lanes_of_rank(world_size) * self.max_shards_of_lane(world_size, num_rows)
+        return int(min(bytes_.sum(), num_shards * bytes_.max() + bytes_[self.is_small].sum()))
+
+    def lanes_of_rank(self, world_size: int) -> int:
+        """How many lanes a rank reads."""
+        return self.num_lanes // math.gcd(self.num_lanes, world_size)
+
+    def max_shards_of_lane(self, world_size: int, num_rows: int | None) -> int:
+        """A bound of the shards, but for small ones, that a rank's next `num_rows` rows of a lane lie in."""
+        ends = np.cumsum(np.sort(self.shard_sizes[~self.is_small]))
+        num_lanes = self.lanes_of_rank(world_size)
         turns = -(-(num_rows or num_lanes) // num_lanes)
         blocks = -(-(turns - 1) // self.window) + 1
         whole = np.searchsorted(ends, blocks * self.window - 2, side="right")
         # One in part at each end; where an epoch ends within the turns, there are two more ends.
-        shards_per_lane = int(whole) + (2 if turns == 1 else 4)
-        return int(min(bytes_.sum(), num_lanes * shards_per_lane * bytes_.max() + bytes_[is_small].sum()))
+        return int(whole) + (2 if turns == 1 else 4)
+
+    @property
+    def is_small(self) -> NDArray[np.bool_]:
+        """Which shards have much less than the others, such as the last one of most sets."""
+        return self.shard_sizes * 2 < self.mean_size
 
     def samples(self, positions: Integers) -> Integers:
         """Sample indices 0..num_samples-1 at global `positions` (each >= 0)."""

@@ -22,7 +22,7 @@ PLANS_PER_BLOCK = 16  # how often, while a block is read, a lane looks ahead
 def open_remote_shards(addresses: Sequence[str], cache_dir: str, cache_bytes: int) -> list[ShardSet]:
     """The shards at addresses such as https://host/folder/train; `cache_dir` gets those that are read.
 
-    Raises UserError where there are none, they cannot be reached, or `cache_bytes` do not hold the largest shards.
+    Raises UserError where there are none, they cannot be reached, or `cache_bytes` do not hold their index.
     """
     remotes = [RemoteFolder(address) for address in addresses]
     contents = [remote.read(INDEX_FILE) for remote in remotes]
@@ -115,9 +115,11 @@ def check_room(
     while num_lanes > world_size and bytes_in_use(order.with_lanes(num_lanes)) > room:
         num_lanes //= 2
     fewer = f"set data.num_lanes={num_lanes} or less" if num_lanes > world_size else "make smaller shards"
+    lanes = order.lanes_of_rank(world_size)
     raise UserError(
         f"data.cache_bytes: is {folder.cache_bytes:,}; the index of {folder.remote.name()} takes "
-        f"{folder.samples_index_size:,}, and the shards in use at the same time up to {in_use:,} with "
-        f"{order.num_lanes} lanes and {num_local_ranks} ranks on a machine; allow "
-        f"{folder.samples_index_size + min(2 * in_use, whole):,}, or {fewer}"
+        f"{folder.samples_index_size:,}, and the shards in use at the same time up to {in_use:,} "
+        f"(ranks on a machine: {num_local_ranks}; lanes of each: {lanes}; shards of a lane for the {num_rows or lanes} "
+        f"rows that a rank reads at once: at most {order.max_shards_of_lane(world_size, num_rows)}; bytes of a shard: "
+        f"at most {max(folder.sizes):,}); allow {folder.samples_index_size + min(2 * in_use, whole):,}, or {fewer}"
     )

@@ -102,5 +102,5 @@ def test_too_small_a_cache_is_refused_before_there_is_a_run(
     overrides = ("train.micro_batch_size=4", "data.cache_bytes=60000")
     message, code = train(pools, roots, tmp_path / "cache", tmp_path / "runs", *overrides)
     assert code == 2
-    assert "data.cache_bytes: is 60,000; the index of" in str(message) and "2 ranks on a machine" in str(message)
+    assert "data.cache_bytes: is 60,000; the index of" in str(message) and "ranks on a machine: 2" in str(message)
     assert not (tmp_path / "runs").exists()

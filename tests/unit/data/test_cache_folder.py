@@ -15,7 +15,6 @@ from tests.served_shards import (
     fetched,
     index_of,
     opened,
-    room_for,
 )
 
 
@@ -82,9 +81,9 @@ def test_damage_of_the_small_files_is_mended(
     assert (folder / name).stat().st_size == (eight_shards / name).stat().st_size
 
 
-def test_a_shard_that_can_never_fit(shard_server: RangeServer, eight_shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^data\.cache_bytes: is [\d,]+, but the index of .*largest shard have [\d,]+"):
-        opened(shard_server, tmp_path, room_for(eight_shards, 0.9))
+def test_an_index_that_can_never_fit(shard_server: RangeServer, eight_shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^data\.cache_bytes: is [\d,]+, but the index alone of .* has [\d,]+ bytes; "):
+        opened(shard_server, tmp_path, (eight_shards / "samples.index").stat().st_size - 1)
     assert not list(tmp_path.iterdir())
 
 

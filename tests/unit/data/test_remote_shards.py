@@ -1,5 +1,6 @@
 """ifvit/data/remote_shards.py: ranks that read an epoch through caches"""
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -169,9 +170,24 @@ def test_lanes_that_need_more_than_fits(server: RangeServer, source: Path, tmp_p
     before = threading.active_count()
     with pytest.raises(UserError) as refused:
         LaneShards(order_of(shard_set), shard_set, 1, 4, num_local_ranks=2)
-    assert refused.match(rf"^data\.cache_bytes: is {room_for(source, 5):,}; .* with 4 lanes and 2 ranks on a machine; ")
+    assert refused.match(
+        rf"^data\.cache_bytes: is {room_for(source, 5):,}; .*ranks on a machine: 2; lanes of each: 1; "
+    )
     assert threading.active_count() == before  # nothing was started
     LaneShards(order_of(shard_set), shard_set, 1, 4, num_local_ranks=1).close()
+
+
+@pytest.mark.parametrize("room", [0, 1, 5])
+def test_how_much_must_be_allowed_is_said_at_once(room: int, server: RangeServer, source: Path, tmp_path: Path) -> None:
+    def ranks(cache_bytes: int) -> LaneShards:
+        (shard_set,) = open_remote_shards([f"{server.url}/set"], str(tmp_path), cache_bytes)
+        return LaneShards(order_of(shard_set), shard_set, 1, 4, num_local_ranks=2, num_rows=3)
+
+    with pytest.raises(UserError) as refused:
+        ranks(max(1, room_for(source, room)))
+    said = re.search(r"shards of a lane for the 3 rows .*: at most \d+; .*; allow ([\d,]+), or ", str(refused.value))
+    assert said, refused.value
+    ranks(int(said[1].replace(",", ""))).close()
 
 
 @pytest.mark.parametrize(
