@@ -121,10 +121,10 @@ def refuse_missing_images(found: SetVerification, marks: Marks, gone: Mapping[in
         for number in without_mark:
             del missing[number]
     if images := [image for some in missing.values() for image in some]:
-        numbers = [str(number) for number, some in missing.items() if some]
-        shards = ", ".join(capped(numbers, MAX_NAMED, len(numbers)))
+        tars = [ShardFiles(found.folder, number).tar.name for number, some in missing.items() if some]
+        shards = ", ".join(capped(tars, MAX_NAMED, len(tars)))
         before = f"; {num_unnamed:,} of them were gone before" if num_unnamed else ""
-        raise UserError(f"{images[0]}: is gone, one of {len(images):,} images that shards {shards} are made of{before}")
+        raise UserError(f"{images[0]}: is gone, one of {len(images):,} images of {shards}{before}")
 
 
 def gone_before(found: SetVerification) -> tuple[set[int], int]:

@@ -90,7 +90,7 @@ class DoneMark(ShardFacts):
 
 
 class LeftOut(Described):
-    """How many samples or captions were left out for one reason, the ids of the first ones, and where the very first lies."""
+    """How many samples or captions were left out for one reason; the ids of the first, and where the first lies."""
 
     count: Count
     ids: list[int]

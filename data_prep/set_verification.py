@@ -24,6 +24,7 @@ from data_prep.set_description import (
     tally_of,
 )
 from data_prep.set_files import foreign_files, listing_faults, null_fault, samples_index_fault
+from data_prep.shard_folder import num_missing
 from data_prep.shard_verification import SUM_TOLERANCE, ShardVerification
 from data_prep.tar_walk import PicturedSample, Selection
 from ifvit.config.errors import UserError
@@ -87,6 +88,13 @@ class SetVerification:
             return len(self.listing.shards)
         names = [path.stem[6:] for path in self.folder.glob("shard-??????.*")]
         return 1 + max((int(name) for name in names if name.isdecimal()), default=-1)
+
+    @property
+    def unfinished(self) -> int:
+        """Of a set that is still being made, or whose making was ended: how many of its shards are missing."""
+        if self.listing is None or (self.folder / INDEX_FILE).exists():
+            return 0
+        return num_missing(self.folder, self.num_shards)
 
     def hint(self) -> str:
         if not self.folder.is_dir():

@@ -76,9 +76,8 @@ def remove_damaged(found: SetVerification, marks: Marks, recipe: Recipe) -> None
     try:
         refuse_changes(found, marks, recipe)
     except UserError as error:
-        shards = ", ".join(capped(map(str, marks), MAX_LINES, len(marks)))
-        others = ", ".join(capped(reasons, MAX_LINES, len(reasons)))
-        what = f"shards {shards} are to be made again from their images" if marks else f"to be made again: {others}"
+        names = [ShardFiles(folder, number).tar.name for number in marks] or list(reasons)
+        what = f"to be made again{' from images' if marks else ''}: {', '.join(capped(names, MAX_LINES, len(names)))}"
         raise UserError(*error.lines, f"{folder}: {what}; nothing sound was touched") from error
     # First what says that others are whole.
     ordered = {INDEX_FILE: "it is written last of all"} | {

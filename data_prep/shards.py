@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shards_arguments(parser)
     parser.add_argument(
-        "--dry-run", action="store_true", help="say how many bytes each way to store takes; make nothing"
+        "--dry-run",
+        action="store_true",
+        help="say how many bytes each way to store takes; make nothing, with any --workers",
     )
     add_task_arguments(parser)
     parser.add_argument(
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.dry_run:
         make_shards(recipe, array_task(args.task, args.num_tasks), args.workers)
         return
-    for option, value in (("--task", args.task), ("--num-tasks", args.num_tasks), ("--workers", args.workers)):
+    for option, value in (("--task", args.task), ("--num-tasks", args.num_tasks)):
         if value is not None:
             raise UserError(f"{option}: --dry-run makes nothing; give one of the two")
     print_storage(recipe)
@@ -110,8 +112,8 @@ def made_shards(
         return index
     print(
         f"{printable(str(job.folder))}: {outcome.num_made} shards made, "
-        f"{listing.num_shards - len(whole.units_there())} of {listing.num_shards} are missing: other tasks or "
-        "processes make them, or the same command when those are gone"
+        f"{listing.num_shards - len(whole.units_there())} of {listing.num_shards} are missing; other tasks or "
+        "processes may be making them: when none is running any more, the same command makes the rest"
     )
     return None
 

@@ -85,7 +85,7 @@ class TarWalk:
         except (WalkError, UserError, OSError) as error:
             what = str(error).removeprefix(f"{self.files.tar}: ")
             num_expected = len(self.index.records)
-            self.report(f"{self.num_found:,} of its {num_expected:,} samples are where they must be: {what}")
+            self.report(f"{what}; checking stopped there, after {self.num_found:,} of its {num_expected:,} samples")
 
     def read_sample(self, file: int, record: StoredRecord, members: Iterator[Member]) -> WalkedSample | None:
         """The sample, None where it is damaged. Raises WalkError where the tar has other members than the index."""

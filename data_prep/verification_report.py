@@ -18,7 +18,8 @@ def fault_lines(found: SetVerification, repair: str) -> list[str]:
     lines = [printable(f"{found.folder}/{fault}") for fault in shown]
     if more := found.faults.count - len(shown):
         lines.append(f"and {more:,} more")
-    return [*lines, f"{found.faults.count:,} faults in all; what is damaged is made again by: {repair}"]
+    again = f"what is damaged is made again, with every --set that the shards were made with, by: {repair}"
+    return [*lines, f"{found.faults.count:,} faults in all; {again}"]
 
 
 def share_line(found: SetVerification, share: ArrayTask) -> str:

@@ -41,6 +41,11 @@ def run(args: argparse.Namespace) -> None:
     share = None if args.task is None and args.num_tasks is None else array_task(args.task, args.num_tasks)
     with reading(args.folder):
         found = SetVerification(args.folder)
+        if num_missing := found.unfinished:
+            raise UserError(
+                f"{args.folder}: is not finished: {num_missing:,} of {found.num_shards:,} shards are still to be made; "
+                "`python -m data_prep shards RECIPE` makes them, then verify"
+            )
     if share is not None:
         with reading(args.folder):
             found.run(only=share.units(found.num_shards))

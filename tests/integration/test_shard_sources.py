@@ -286,7 +286,7 @@ def test_the_dry_run_says_how_many_bytes_and_makes_nothing(tmp_path: Path, capsy
     values = tiny_values(coco, tmp_path / "out")
     values["data"]["max_bad_share"] = 0.2
     recipe.write_text(yaml.safe_dump(values))
-    assert main(["shards", str(recipe), "--dry-run"]) == 0
+    assert main(["shards", str(recipe), "--dry-run", "--workers", "4"]) == 0
     said = capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     assert "10 samples with 18 captions in 3 shards: float16 moments 9.22 KB, token ids " in said

@@ -62,7 +62,8 @@ def test_damage_is_found_repaired_and_gone(command: Callable, folder: Path, reci
         str(folder / name) for name in ("index.json", "shard-000001.tar", "shard-000002.json")
     ]
     repair = f"python -m data_prep repair RECIPE --split train --out {folder.parent}"
-    assert errors[-1] == f"error: 3 faults in all; what is damaged is made again by: {repair}"
+    assert errors[-1].startswith("error: 3 faults in all; what is damaged is made again, with every --set that ")
+    assert errors[-1].endswith(f" by: {repair}")
     assert "Traceback" not in done.stderr and not done.stdout
     assert not page.exists()
 
@@ -91,6 +92,16 @@ def test_as_json(command: Callable, folder: Path) -> None:
     report = json.loads(done.stdout)
     assert not report["is_sound"] and report["damaged_shards"] == [1]
     assert report["faults"] == [{"file": "shard-000001.tar", "what": "is missing", "shard": 1, "is_foreign": False}]
+
+
+@pytest.mark.parametrize("task", [[], ["--task", "0", "--num-tasks", "2"]])
+def test_a_set_that_is_not_finished_is_not_called_damaged(folder: Path, command: Callable, task: list[str]) -> None:
+    for name in ("index.json", "shard-000001.json", "shard-000001.tar"):
+        (folder / name).unlink()
+    done = command("data_prep", "verify", folder, *task, code=2)
+    assert "is not finished: 1 of 3 shards are still to be made; `python -m data_prep shards" in done.stderr
+    (folder / "shard-000001.json").write_text("{")  # damage, and repair is what mends it
+    assert "faults in all" in command("data_prep", "verify", folder, *task, code=2).stderr
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,9 @@ def test_a_cut_tar_is_named_with_the_count_of_whole_samples(shards: Path, name: 
         assert not others
     else:
         (second,) = others
-        assert second.startswith(f"{TAR}: {num_whole} of its 4 samples are where they must be: at byte "), second
-        assert second.endswith("it is cut off") or f"is cut off: the tar ends at byte {size}" in second
+        assert second.startswith(f"{TAR}: at byte "), second
+        assert second.endswith(f"; checking stopped there, after {num_whole} of its 4 samples"), second
+        assert "it is cut off; " in second or f"is cut off: the tar ends at byte {size}" in second
 
 
 def test_a_hundred_flipped_bits_are_all_found(shards: Path) -> None:
@@ -162,7 +163,7 @@ MISPLACED: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda folder: (folder / TAR).write_bytes(b""), rf"{TAR}: has 0 bytes instead of 40,960"),
     "garbage": (
         lambda folder: (folder / TAR).write_bytes(b"garbage " * 5120),
-        rf"{TAR}: 0 of its 4 samples are where they must be: at byte 0: the header is damaged",
+        rf"{TAR}: at byte 0: the header is damaged: .*; checking stopped there, after 0 of its 4 samples",
     ),
     "folder": (lambda folder: ((folder / TAR).unlink(), (folder / TAR).mkdir()), rf"{TAR}: "),
     "duplicate": (
@@ -211,7 +212,8 @@ def test_of_many_faults_the_first_are_told(shards: Path) -> None:
     assert (found.faults.count, len(found.faults.kept)) == (1000, 1000)
     lines = fault_lines(found, "REPAIR")
     assert len(lines) == 52
-    assert lines[-2:] == ["and 950 more", "1,000 faults in all; what is damaged is made again by: REPAIR"]
+    assert lines[-2] == "and 950 more"
+    assert lines[-1].startswith("1,000 faults in all; ") and lines[-1].endswith(" by: REPAIR")
 
 
 def test_damage_in_every_member_is_cut_short(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,10 @@ RECORDS: dict[str, tuple[Callable[[np.ndarray], object], str]] = {
     "ids": (lambda records: records["id"].__setitem__(1, 19), "does not have the ids of its samples ascending"),
     "embeds": (lambda records: records["first_prompt_embeds"].__setitem__(1, 0), "numbers the prompt_embeds otherwise"),
     "text": (lambda records: records["prompts_size"].__setitem__(1, 2**32 - 1), "says that a sample has 4,294,967,295"),
-    "offset": (lambda records: records["offset"].__setitem__(1, 2**62), "of its 4 samples are where they must be"),
+    "offset": (
+        lambda records: records["offset"].__setitem__(1, 2**62),
+        "; checking stopped there, after 1 of its 4 samples",
+    ),
     "crc32": (
         lambda records: records["moments_crc32"].__setitem__(1, 0),
         "000000000022.latents.npy: its crc32 differs",
