@@ -98,20 +98,25 @@ def rank_table(report: dict[str, Any]) -> str:
 
 
 def facts(report: dict[str, Any]) -> str:
-    speeds = ", ".join(
-        f"{nanoseconds:.0f} ns in chunks of {chunk:,}"
-        for chunk, nanoseconds in report["nanoseconds_per_index"].items()
-        if nanoseconds is not None
-    )
     index = ", ".join(f"{audited['index_bytes_per_sample']:.1f}" for audited in report["sets"])
     return "\n".join(
         [
-            f"finding a sample in the order: {speeds or 'not measured, an epoch is too short'}",
+            f"finding a sample in the order: {speed_text(report['nanoseconds_per_index'])}",
             f"going to step {report['last_step']:,}: {report['seek_seconds'] * 1000:.2f} ms",
             f"index: {index} bytes a sample",
             f"this audit: {report['seconds']:.1f} s, at most {size_text(report['peak_memory_bytes'])} of memory",
         ]
     )
+
+
+def speed_text(nanoseconds: dict[int, float | None]) -> str:
+    """Of the smallest number of samples that are asked for at a time, which is what counts, and of larger ones."""
+    measured = {chunk: value for chunk, value in nanoseconds.items() if value is not None}
+    if not measured:
+        return "not measured, an epoch is too short"
+    (chunk, first), *others = measured.items()
+    more = ", ".join(f"{value:.0f} ns for {larger:,}" for larger, value in others)
+    return f"{first:.0f} ns, asked for {chunk:,} at a time" + f" ({more})" * bool(more)
 
 
 def remarks(report: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_WORLD_SIZES = (1, 2, 4, 8)
 MAX_SHARDS = 1_000_000
 MAX_SAMPLES_PER_SHARD = 10_000_000
-MINUTES_FROM = 100_000_000  # samples: so many take minutes
+MINUTES_FROM, HOURS_FROM = 100_000_000, 5_000_000_000  # samples: so many take so long
 MAX_WHOLE = 20_000_000_000  # samples: a bit for each is 2.5 GB
 
 
@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
-    recipe = recipe_from(arguments)
+    on_paper = arguments.num_shards is not None
+    recipe = recipe_from(arguments, unused=("data.", "encoders.") if on_paper else ())
     check_arguments(arguments, recipe)
     from ifvit.commands.audit_text import audit_text
     from ifvit.data.audit.order_audit import AuditPlan, audit_order
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         "global_batch_size": batch_size,
         "epochs": arguments.epochs,
         "num_lanes": num_lanes if any(has_lanes) else None,
-        "on_paper": arguments.num_shards is not None,
+        "on_paper": on_paper,
         "sampled": arguments.sampled,
         **audit.as_json(sets),
         "seconds": time.monotonic() - started,
@@ -143,6 +144,8 @@ def announce_size(num_samples: int, is_sampled: bool) -> None:
         return
     if num_samples > MAX_WHOLE:
         raise UserError(f"--epochs: {num_samples:,} samples are too many to look at one by one; give --sampled")
+    time_taken = "hours" if num_samples >= HOURS_FROM else "minutes"
     print(
-        f"note: {num_samples:,} samples take minutes; --sampled looks at 10 million of them in seconds", file=sys.stderr
+        f"note: {num_samples:,} samples take {time_taken}; with --sampled 10 million of them are looked at, in seconds",
+        file=sys.stderr,
     )

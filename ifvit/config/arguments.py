@@ -17,6 +17,6 @@ def add_set_argument(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--set", dest="overrides", metavar="a.b=c", action="append", default=[], help=what)
 
 
-def recipe_from(arguments: argparse.Namespace) -> Recipe:
-    """The validated recipe. Raises UserError."""
-    return load_recipe(arguments.recipe, arguments.overrides)
+def recipe_from(arguments: argparse.Namespace, unused: tuple[str, ...] = ()) -> Recipe:
+    """The validated recipe; `unused` as of `load_recipe`. Raises UserError."""
+    return load_recipe(arguments.recipe, arguments.overrides, unused)

@@ -30,18 +30,19 @@ class RecipeLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), unused: tuple[str, ...] = ()) -> Recipe:
     """The recipe in `path` (with what it `extends`), changed by `overrides` of the form "a.b=c", checked.
 
+    Fields that begin with one of `unused` may stay as they are where the recipe leaves them to the command line.
     Raises UserError with one line per problem.
     """
-    return validate_recipe(merged(read_with_parent(Path(path)), parse_overrides(overrides)), str(path))
+    return validate_recipe(merged(read_with_parent(Path(path)), parse_overrides(overrides)), str(path), unused)
 
 
-def validate_recipe(values: Mapping[str, Any], source: str) -> Recipe:
-    """`values` as a Recipe; `source` is named where the command line must still give a value."""
+def validate_recipe(values: Mapping[str, Any], source: str, unused: tuple[str, ...] = ()) -> Recipe:
+    """`values` as a Recipe; `source` is named where the command line must still give a value, but for `unused`."""
     values = with_one_source(values)
-    required = [dotted for dotted, value in leaves(values) if value == REQUIRED]
+    required = [dotted for dotted, value in leaves(values) if value == REQUIRED and not dotted.startswith(unused)]
     if required:
         raise UserError(
             *(f"{dotted}: {source} leaves it to you, give it with --set {dotted}=..." for dotted in required)

@@ -14,6 +14,8 @@ import yaml
 
 import ifvit.data.order
 from data_prep.shards import make_shards
+from ifvit.commands.audit_text import speed_text
+from ifvit.commands.data_audit import announce_size
 from ifvit.config.loading import merged
 from ifvit.config.schema import Recipe
 from ifvit.data.audit.audited_shards import AuditedShards
@@ -158,6 +160,28 @@ def test_shards_on_paper(
         assert word in out
     assert max(len(line) for line in out.splitlines()) <= 120
     assert "pass: " in out.splitlines()[-1]
+
+
+def test_shards_on_paper_need_neither_images_nor_encoders(repository: Path, ifvit_main: Command) -> None:
+    """That recipe leaves both to the command line."""
+    recipe = repository / "recipes/coco_mini.yaml"
+    done = ifvit_main("data", "audit", recipe, "--num-shards", 10)
+    assert "1,280 samples in 10 shards" in done.stdout and "finding a sample in the order: not measured" in done.stdout
+    assert "encoders.autoencoder: " in ifvit_main("data", "audit", recipe, code=2).stderr
+
+
+def test_how_long_an_audit_takes_is_said_before(capsys: pytest.CaptureFixture[str]) -> None:
+    for num_samples, said in ((10**8, "take minutes; with --sampled "), (10**10, "take hours; with --sampled ")):
+        announce_size(num_samples, is_sampled=False)
+        assert said in capsys.readouterr().err
+    announce_size(10**7, is_sampled=False)
+    announce_size(10**10, is_sampled=True)
+    assert not capsys.readouterr().err
+
+
+def test_the_speed_that_counts_is_that_of_the_smaller_number() -> None:
+    assert speed_text({4096: 90.6, 65_536: 70.2}) == "91 ns, asked for 4,096 at a time (70 ns for 65,536)"
+    assert speed_text({4096: 90.6, 65_536: None}) == "91 ns, asked for 4,096 at a time"
 
 
 def test_a_wrong_order_is_our_fault(recipe_file: Path, ifvit_main: Command, monkeypatch: pytest.MonkeyPatch) -> None:
