@@ -77,7 +77,7 @@ def train_phase(
     """Train `model` in place on images that `generator` draws."""
     optimizer = torch.optim.AdamW(model.parameters(), phase.learning_rate, betas=ADAM_BETAS, weight_decay=0.0)
     average_error = RunningAverage(0.02)
-    with Progress(phase.steps, f"autoencoder, {phase.name}", unit="step") as progress:
+    with Progress(phase.steps, f"autoencoder, {phase.name}", unit="steps") as progress:
         for step in range(phase.steps):
             for group in optimizer.param_groups:
                 group["lr"] = phase.learning_rate * rate_factor(step, phase.steps, WARMUP_STEPS)

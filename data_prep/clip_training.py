@@ -56,7 +56,7 @@ def train_clip(scenes: SceneSet, num_steps: int, seed: int, folder: Path) -> Non
     parameters = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY)
     average_loss = RunningAverage(0.05)
-    with Progress(num_steps, "CLIP", unit="step") as progress:
+    with Progress(num_steps, "CLIP", unit="steps") as progress:
         for step in range(num_steps):
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * rate_factor(step, num_steps, WARMUP_STEPS)

@@ -129,7 +129,7 @@ class Evaluation:
             for listed in self.lists
         ]
         total, finished = sum(file.shape[0] for file in files), sum(file.num_finished for file in files)
-        with Progress(total, "sampling", unit="image", initial=finished) as progress:
+        with Progress(total, "sampling", unit="images", initial=finished) as progress:
             for file, listed in zip(files, self.lists, strict=True):
                 file.fill(partial(self.sample, listed), made)
         return [file.read() for file in files]
@@ -141,7 +141,7 @@ class Evaluation:
     def measure(self, generated: list[NDArray[np.uint8]]) -> dict[str, Any]:
         """For each split the values of every metric: of the images, of the reconstructions, of the real images."""
         splits: dict[str, Any] = {}
-        with Progress(3 * len(self.lists), "measuring", unit="image set") as progress:
+        with Progress(3 * len(self.lists), "measuring", unit="image sets") as progress:
             for listed, images, real in zip(self.lists, generated, self.reals, strict=True):
                 reconstructions = reconstructed(real, self.encoders.autoencoder, self.recipe.sampling.batch_size)
                 prompt_set = PromptSet(listed.prompts, self.clip)

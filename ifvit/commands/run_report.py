@@ -62,7 +62,7 @@ class RunReport:
         self.log = MetricsLog(directory.metrics_file, directory.discarded_metrics_file)
         self.log.resume(state.step)
         self.tracker = make_tracker(recipe, directory, environment, self.attempt) if recipe.tracking.mlflow else None
-        self.progress = Progress(recipe.train.max_steps, "training", unit="step", initial=state.step)
+        self.progress = Progress(recipe.train.max_steps, "training", unit="steps", initial=state.step)
 
     def __enter__(self) -> "RunReport":
         if self.tracker:

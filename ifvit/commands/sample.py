@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(notice, file=sys.stderr)
     repeated = [prompt for prompt in prompts for _ in range(arguments.num_images_per_prompt)]
     numbers = list(range(arguments.num_images_per_prompt)) * len(prompts)
-    with Progress(len(repeated), "sampling", unit="image") as progress:
+    with Progress(len(repeated), "sampling", unit="images") as progress:
         images = sampler.sample(repeated, arguments.seed, numbers, on_batch=progress.advance)
     arguments.out.mkdir(parents=True, exist_ok=True)
     if earlier:

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     device = training_device(Ranks())
     backend = set_attention_backend(recipes[0].runtime.attention_backend, device)
-    with Progress(len(recipes) * (arguments.windows + 1), "measuring", unit="window") as progress:
+    with Progress(len(recipes) * (arguments.windows + 1), "measuring", unit="windows") as progress:
         times = measure_steps(
             recipes, arguments.batch_size, arguments.windows, arguments.steps, device, progress.advance
         )

@@ -127,7 +127,7 @@ class ShardCache:
         if not (self.shows_progress and num_missing):
             return nullcontext()
         self.shows_progress = False
-        return Progress(num_missing, "fetching shards", unit="shard")
+        return Progress(num_missing, "fetching shards", unit="shards")
 
     def release(self, shard: int) -> None:
         """Let others remove the shard, unless it is read here. With `changed`."""

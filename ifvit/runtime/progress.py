@@ -8,19 +8,20 @@ from typing import TextIO
 SECONDS_PER_LINE = 30.0  # without a terminal: a line at least this rarely ...
 SHARE_PER_LINE = 0.05  # ... or whenever this much of the whole was done, whichever comes first
 SECONDS_BETWEEN_LINES = 1.0  # short jobs pass many 5% marks in a second; they need no line each
+SECONDS_MEASURED = 0.5  # a rate over less says little: what is counted may have been done before
 
 
 class Progress:
-    """Counts `unit`s up to `total`, with rate and remaining time.
+    """Counts up to `total`, with rate and remaining time; `unit` is the plural of what is counted.
 
-        with Progress(1000, "training", unit="step", initial=200) as progress:
+        with Progress(1000, "training", unit="steps", initial=200) as progress:
             progress.advance(postfix_text="loss 0.123")
 
     `initial` units were done before: they count as done, but not for the rate.
     """
 
     def __init__(
-        self, total: int, description: str, unit: str = "it", initial: int = 0, stream: TextIO | None = None
+        self, total: int, description: str, unit: str = "items", initial: int = 0, stream: TextIO | None = None
     ) -> None:
         self.total = total
         self.description = description
@@ -80,14 +81,21 @@ class Progress:
 
     def print_line(self) -> None:
         now = time.monotonic()
-        rate = (self.done - self.initial) / max(now - self.started, 1e-9)
-        parts = [f"{self.description}: {self.done}/{self.total} {self.unit}", f"{rate:.3g} {self.unit}/s"]
-        if rate > 0 and self.done < self.total:
-            parts.append(f"{duration_text((self.total - self.done) / rate)} left")
+        parts = [f"{self.description}: {self.done:,}/{self.total:,} {self.unit}"]
+        if (seconds := now - self.started) >= SECONDS_MEASURED:
+            rate = (self.done - self.initial) / seconds
+            parts.append(f"{rate_text(rate)} {self.unit}/s")
+            if rate > 0 and self.done < self.total:
+                parts.append(f"{duration_text((self.total - self.done) / rate)} left")
         if self.postfix_text:
             parts.append(self.postfix_text)
         print(", ".join(parts), file=self.stream, flush=True)
         self.line_time, self.line_done = now, self.done
+
+
+def rate_text(rate: float) -> str:
+    """1234.5 -> "1,234", 0.012345 -> "0.0123"."""
+    return f"{rate:,.0f}" if rate >= 999.5 else f"{rate:.3g}"
 
 
 def duration_text(seconds: float) -> str:

@@ -39,7 +39,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_numbers(
     (folder / "images-unseen.npy.partial").write_bytes(content[: len(content) * 3 // 4])
     kept = (folder / "images-val.npy").stat().st_mtime_ns
     done = evaluate_again()
-    assert "sampling: 18/18 image" in done.stderr
+    assert "sampling: 18/18 images" in done.stderr
     assert images.read_bytes() == content
     assert (folder / "images-val.npy").stat().st_mtime_ns == kept
     ours, theirs = results_of(folder), results_of(evaluated)

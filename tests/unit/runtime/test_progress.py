@@ -5,7 +5,7 @@ import io
 import pytest
 
 from ifvit.runtime import progress
-from ifvit.runtime.progress import Progress, duration_text
+from ifvit.runtime.progress import Progress, duration_text, rate_text
 
 
 class Terminal(io.StringIO):
@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def run(clock: Clock, total: int, seconds_each: float, initial: int = 0) -> list[str]:
     stream = io.StringIO()
-    with Progress(total, "training", unit="step", initial=initial, stream=stream) as bar:
+    with Progress(total, "training", unit="steps", initial=initial, stream=stream) as bar:
         for step in range(initial, total):
             clock.now += seconds_each
             bar.advance(postfix_text=f"loss {step}")
@@ -40,23 +40,29 @@ def run(clock: Clock, total: int, seconds_each: float, initial: int = 0) -> list
 def test_a_line_for_every_five_percent(clock: Clock) -> None:
     lines = run(clock, total=1000, seconds_each=0.1)
     assert len(lines) == 20
-    assert lines[0] == "training: 50/1000 step, 10 step/s, 0:01:35 left, loss 49"
-    assert lines[-1] == "training: 1000/1000 step, 10 step/s, loss 999"
+    assert lines[0] == "training: 50/1,000 steps, 10 steps/s, 0:01:35 left, loss 49"
+    assert lines[-1] == "training: 1,000/1,000 steps, 10 steps/s, loss 999"
 
 
 def test_a_line_every_thirty_seconds_when_five_percent_take_longer(clock: Clock) -> None:
     lines = run(clock, total=40, seconds_each=30)
     assert len(lines) == 40
-    assert lines[0] == "training: 1/40 step, 0.0333 step/s, 0:19:30 left, loss 0"
+    assert lines[0] == "training: 1/40 steps, 0.0333 steps/s, 0:19:30 left, loss 0"
 
 
 def test_a_short_job_prints_its_end_only(clock: Clock) -> None:
-    assert run(clock, total=100, seconds_each=0.001) == ["training: 100/100 step, 1e+03 step/s, loss 99"]
+    assert run(clock, total=100, seconds_each=0.001) == ["training: 100/100 steps, loss 99"]
+
+
+def test_rates_are_written_out_once_there_was_time_to_measure(clock: Clock) -> None:
+    assert run(clock, total=1010, seconds_each=0.4 / 1010) == ["training: 1,010/1,010 steps, loss 1009"]
+    assert run(clock, total=1010, seconds_each=1 / 1000)[-1].startswith("training: 1,010/1,010 steps, 1,000 steps/s, ")
+    assert [rate_text(rate) for rate in (2.46e6, 999.6, 999.4, 0.012345)] == ["2,460,000", "1,000", "999", "0.0123"]
 
 
 def test_what_was_done_before_does_not_count_for_the_rate(clock: Clock) -> None:
     lines = run(clock, total=1000, seconds_each=1, initial=900)
-    assert lines[0] == "training: 930/1000 step, 1 step/s, 0:01:10 left, loss 929"
+    assert lines[0] == "training: 930/1,000 steps, 1 steps/s, 0:01:10 left, loss 929"
 
 
 def test_a_resumed_job_with_nothing_to_do_prints_nothing(clock: Clock) -> None:
@@ -73,7 +79,7 @@ def test_lines_written_between(clock: Clock) -> None:
 
 def test_a_terminal_gets_a_bar_and_whole_lines() -> None:
     stream = Terminal()
-    with Progress(3, "training", unit="step", initial=1, stream=stream) as bar:
+    with Progress(3, "training", unit="steps", initial=1, stream=stream) as bar:
         bar.write("a line of its own")
         bar.advance(2, "loss 0.5")
     shown = stream.getvalue()
