@@ -20,6 +20,8 @@ from ifvit.data.captions import MAX_CHARACTERS, MAX_PROMPTS
 from ifvit.data.coco import is_below, quoted
 
 METADATA_FILE = "metadata.jsonl"
+TEXT_SUFFIX = ".txt"
+LONE_TEXT = ".txt without an image"
 MAX_CAPTION_BYTES = 4 * MAX_CHARACTERS + 4  # more cannot be a caption of MAX_CHARACTERS
 MAX_TEXT_BYTES = MAX_PROMPTS * MAX_CAPTION_BYTES  # of one image
 
@@ -60,12 +62,14 @@ class FolderSource:
 
     def images(self) -> Iterator[tuple[str, os.stat_result | None, bool]]:
         """Path below the root, stat (None for a broken link) and whether captions lie beside it, of each image."""
-        for path, names in walk(self.root, "", ()):
+        for path, is_paired in walk(self.root, "", ()):
             suffix = PurePosixPath(path).suffix
             if suffix.lower() in IMAGE_SUFFIXES:
-                yield path, file_stat(self.root / path), PurePosixPath(text_name(path)).name in names
-            elif suffix != ".txt":
+                yield path, file_stat(self.root / path), is_paired
+            elif suffix != TEXT_SUFFIX:
                 count_ignored(self.ignored, suffix)
+            elif not is_paired:
+                self.ignored[LONE_TEXT] += 1
 
     def samples_of_metadata(self) -> Iterator[ListedSample]:
         offsets: dict[str, int] = {}
@@ -87,8 +91,11 @@ class FolderSource:
         return UserError(f"{self.metadata}: line {line}: {what}")
 
 
-def walk(root: Path, folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, set[str]]]:
-    """Each file's path below `root`, with the names of the files beside it. In memory is one folder at a time."""
+def walk(root: Path, folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, bool]]:
+    """Each file's path below `root`, and whether an image has its captions beside it, and captions their image.
+
+    In memory is one folder at a time.
+    """
     here = root / folder
     stat = here.stat()
     if (stat.st_dev, stat.st_ino) in above:
@@ -98,13 +105,15 @@ def walk(root: Path, folder: str, above: tuple[tuple[int, int], ...]) -> Iterato
     except OSError as error:
         raise UserError(f"data.image_folder: {here} cannot be read ({error.strerror})") from error
     entries = [entry for entry in entries if not entry.name.startswith(".")]
-    names = {entry.name for entry in entries}
+    names = [PurePosixPath(entry.name) for entry in entries]
+    images = {text_name(name.name) for name in names if name.suffix.lower() in IMAGE_SUFFIXES}
+    pairs = images.intersection(name.name for name in names)
     for entry in entries:
         path = f"{folder}/{entry.name}" if folder else entry.name
         if entry.is_dir():
             yield from walk(root, path, (*above, (stat.st_dev, stat.st_ino)))
         else:
-            yield path, names
+            yield path, text_name(entry.name) in pairs
 
 
 def file_stat(path: Path) -> os.stat_result | None:
@@ -115,7 +124,7 @@ def file_stat(path: Path) -> os.stat_result | None:
 
 
 def text_name(image: str) -> str:
-    return image.rpartition(".")[0] + ".txt"
+    return image.rpartition(".")[0] + TEXT_SUFFIX
 
 
 def captions_in(file: Path) -> list[str]:

@@ -40,6 +40,13 @@ def test_images_at_any_depth_in_the_order_of_their_paths(tmp_path: Path) -> None
     assert source.ignored == {".md": 1, "(no suffix)": 1}
 
 
+def test_captions_without_an_image_are_counted(tmp_path: Path) -> None:
+    root = write(tmp_path, a_txt="one", b__a_jpg="1", b__c_txt="two", d_JPG="1", d_txt="three", e_md="", e_txt="four")
+    source = FolderSource(str(root))
+    assert [sample.image for sample in source.samples()] == ["b/a.jpg", "d.JPG"]
+    assert source.ignored == {".txt without an image": 3, ".md": 1}
+
+
 @pytest.mark.parametrize(
     "text, prompts, dropped",
     [
