@@ -110,10 +110,11 @@ def made_shards(
         index: dict[str, Any] = json.loads((job.folder / INDEX_FILE).read_bytes())
         print_summary(whole, index, outcome.num_made)
         return index
+    others, again = ("processes", "the same command") if task.count == 1 else ("tasks", "starting all of them again")
     print(
         f"{printable(str(job.folder))}: {outcome.num_made} shards made, "
-        f"{listing.num_shards - len(whole.units_there())} of {listing.num_shards} are missing; other tasks or "
-        "processes may be making them: when none is running any more, the same command makes the rest"
+        f"{listing.num_shards - len(whole.units_there())} of {listing.num_shards} are missing; other {others} may be "
+        f"making them: when none is running any more, {again} makes the rest"
     )
     return None
 

@@ -19,7 +19,8 @@ def fault_lines(found: SetVerification, repair: str) -> list[str]:
     if more := found.faults.count - len(shown):
         lines.append(f"and {more:,} more")
     again = f"what is damaged is made again, with every --set that the shards were made with, by: {repair}"
-    return [*lines, f"{found.faults.count:,} faults in all; {again}"]
+    faults = "1 fault" if found.faults.count == 1 else f"{found.faults.count:,} faults"
+    return [*lines, f"{faults} in all; {again}"]
 
 
 def share_line(found: SetVerification, share: ArrayTask) -> str:
