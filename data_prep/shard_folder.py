@@ -46,7 +46,7 @@ def finished_mark(files: ShardFiles, listing_sha256: str | None, settings: Mappi
         if found.get(field) != value:
             raise UserError(
                 f"{field}: is {shown(value)}, but {files.tar} was made with {shown(found.get(field))}; "
-                f"delete {files.folder} or use another --out"
+                "set it back to that to go on, or use another --out"
             )
     if listing_sha256 not in (None, digest):
         raise UserError(

@@ -61,9 +61,6 @@ def run(args: argparse.Namespace) -> None:
     if not args.dry_run:
         make_shards(recipe, array_task(args.task, args.num_tasks), args.workers)
         return
-    for option, value in (("--task", args.task), ("--num-tasks", args.num_tasks)):
-        if value is not None:
-            raise UserError(f"{option}: --dry-run makes nothing; give one of the two")
     print_storage(recipe)
 
 
@@ -143,10 +140,13 @@ def default_workers() -> int:
 
 def print_listing(listing: "Listing", recipe: Recipe) -> None:
     """What will be stored in how many bytes, and what the source has that cannot be used."""
+    from data_prep.listed_sample import NO_CAPTIONS
     from data_prep.storage_sizes import describe_storage
 
     print("\n".join(describe_storage(listing, recipe)), flush=True)
     print_left_out(listing.content["faults"], listing.content["dropped_captions"])
+    if NO_CAPTIONS in listing.content["faults"] and recipe.data.image_folder is not None:
+        print("captions are looked for in NAME.txt beside NAME.jpg, one a line, or in metadata.jsonl (file_name, text)")
     if ignored := listing.content["ignored_files"]:
         print(f"not read: {', '.join(f'{count:,} {kind}' for kind, count in ignored.items())}")
 

@@ -30,7 +30,8 @@ def describe_storage(listing: Listing, recipe: Recipe) -> list[str]:
         f"shards: float16 moments {readable(sizes['moments'])}, token ids {readable(sizes['input_ids'])}, "
         f"float16 embeddings of all captions {readable(sizes['prompt_embeds'])}, text {readable(sizes['prompts'])}",
         *(
-            f"{'->' if name == recipe.data.text_storage else '  '} data.text_storage={name}: {total:,} bytes"
+            f"  data.text_storage={name}: {total:,} bytes, up to 10 KB more for each tar"
+            f"{' (the recipe has this)' if name == recipe.data.text_storage else ''}"
             for name, total in totals.items()
         ),
     ]

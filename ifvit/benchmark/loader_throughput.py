@@ -4,11 +4,13 @@ import itertools
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ifvit.data.loader import BatchLoader
 from ifvit.data.shard_set import ShardSet
@@ -81,14 +83,27 @@ def measure_loader(
 
 
 def plain_batches(folder: Path, batch_size: int) -> Iterator[dict[str, Any]]:
-    """`WebDataset(...).decode().batched()` on the tars in `folder`, without end; all members are read and decoded."""
+    """`WebDataset(...).decode().batched()` on the tars in `folder`, without end; all members are read and decoded.
+
+    Its own collation refuses samples of different numbers of captions; these are joined by `joined`.
+    """
     import webdataset
 
     tars = sorted(map(str, folder.glob("*.tar")))
     while True:
-        yield from (
-            webdataset.WebDataset(tars, shardshuffle=len(tars), seed=0).decode().batched(batch_size, partial=False)
-        )
+        tars_once = webdataset.WebDataset(tars, shardshuffle=len(tars), seed=0)
+        yield from tars_once.decode().batched(batch_size, joined, partial=False)
+
+
+def joined(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of each member that some sample has an array where all have one of the same shape, else a list."""
+    batch: dict[str, Any] = {}
+    for name in dict.fromkeys(name for sample in samples for name in sample):
+        values = [sample[name] for sample in samples if name in sample]
+        shapes = {getattr(value, "shape", None) for value in values}
+        is_array = len(values) == len(samples) and None not in shapes and len(shapes) == 1
+        batch[name] = np.stack(values) if is_array else values
+    return batch
 
 
 def peak_megabytes() -> float:

@@ -62,9 +62,8 @@ class RemoteFolder:
         try:
             self.files = get_filesystem_class(self.protocol)(**options(self.protocol))
         except ImportError as error:
-            raise UserError(
-                f"{self.name()}: {self.protocol}:// needs a package that is missing: {printable(str(error))}"
-            ) from error
+            fix = "pip install 'ifvit[s3]'" if self.protocol == "s3" else printable(str(error))
+            raise UserError(f"{self.name()}: {self.protocol}:// needs a package that is missing: {fix}") from error
 
     def name(self, file: str = "") -> str:
         """The address of the folder, or of a file in it, without what may be secret."""

@@ -81,13 +81,14 @@ class ShardSet:
         return np.diff(self.samples.first_samples)
 
     @classmethod
-    def open(cls, folder: str | Path, cache: "CacheFolder | None" = None) -> "ShardSet":
+    def open(cls, folder: str | Path, cache: "CacheFolder | None" = None, field: str = "data") -> "ShardSet":
         """The finished shards in `folder`. Raises UserError naming the file that is missing, damaged or too much.
 
-        `cache`: the folder is the local picture of one elsewhere, where tars come when they are needed.
+        `cache`: the folder is the local picture of one elsewhere, where tars come when they are needed. `field`: the
+        part of a recipe that names the folder.
         """
         folder = Path(folder)
-        index = read_index(folder / INDEX_FILE)
+        index = read_index(folder / INDEX_FILE, field)
         try:
             if cache is None:
                 check_listing(folder, index["shards"])
@@ -100,14 +101,14 @@ class ShardSet:
             raise UserError(f"{folder / INDEX_FILE}: is damaged ({error}); delete it and {MAKE_AGAIN}") from error
 
 
-def read_index(path: Path) -> dict[str, Any]:
+def read_index(path: Path, field: str) -> dict[str, Any]:
     try:
         content = path.read_bytes()
         index = json.loads(content)
     except FileNotFoundError:
         raise UserError(
-            f"data.shards_root: {path.parent} holds no finished shards ({path.name} is missing); "
-            "make them with `python -m data_prep shards RECIPE`"
+            f"{field}.shards_root: {path.parent} holds no finished shards ({path.name} is missing); "
+            f"make them with `python -m data_prep shards RECIPE`, or name another {field}.split"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); {MAKE_AGAIN}") from error

@@ -118,7 +118,11 @@ def open_training_data(data: DataConfig) -> TrainingData:
         roots = [(part.shards_root, part.split or data.split) for _, part in mixed_sets(data)]
     addresses = [address_in(root, split) for root, split in roots if is_address(root)]
     fetched = iter(open_remote_shards(addresses, data.cache_dir or "", data.cache_bytes))
-    sets = [next(fetched) if is_address(root) else ShardSet.open(Path(root) / split) for root, split in roots]
+    fields = [f"data.mixture.{name}" for name, _ in mixed_sets(data)] or ["data"]
+    sets = [
+        next(fetched) if is_address(root) else ShardSet.open(Path(root) / split, field=field)
+        for (root, split), field in zip(roots, fields, strict=True)
+    ]
     weights = [part.weight for _, part in mixed_sets(data)] or [1.0]
     return TrainingData(tuple(sets), tuple(weights), data.num_lanes)
 

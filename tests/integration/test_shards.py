@@ -203,8 +203,6 @@ def remove_json(root: Path) -> None:
         (shutil.rmtree, [], ["data.coco_root: ", "is no folder"]),
         (None, ["--split", "val"], ["data.split: ", "captions_val2014.json is missing"]),
         (None, ["--split", "../x"], ["data.split: "]),
-        (None, ["--dry-run", "--task", "7"], ["--task: --dry-run makes nothing; give one of the two"]),
-        (None, ["--dry-run", "--num-tasks", "7"], ["--num-tasks: --dry-run makes nothing"]),
         (None, ["--dry-run", "--workers", "0"], ["--workers: is 0, must be at least 1"]),
         (None, ["--set", "data.sampels_per_shard=3"], ["data.sampels_per_shard: unknown field"]),
         (None, ["--set", "model.in_channels=16"], ["model.in_channels: is 16", "4"]),

@@ -105,7 +105,7 @@ def test_what_is_no_address(url: str) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
-    with pytest.raises(UserError, match=r"^s3://bucket/set: s3:// needs a package that is missing: Install s3fs"):
+    with pytest.raises(UserError, match=r"^s3://bucket/set: .* is missing: pip install 'ifvit\[s3\]'$"):
         RemoteFolder("s3://bucket/set")
 
 

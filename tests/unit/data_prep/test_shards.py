@@ -146,7 +146,7 @@ def test_shards_of_other_settings_are_not_mixed(
 ) -> None:
     before = contents(own_shards / "train")
     override = override.format(other_autoencoder=other_autoencoder(tmp_path))
-    with pytest.raises(UserError, match=f"{field}.*delete .* or use another --out"):
+    with pytest.raises(UserError, match=f"{field}.*set it back to that to go on, or use another --out"):
         make_shards(tiny_recipe(drawn_coco, own_shards, override))
     assert contents(own_shards / "train") == before
 
