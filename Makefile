@@ -36,11 +36,11 @@ PORT ?= 5000
 TEST_ENVIRONMENT := DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false \
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 # Without real data the tests that need it are deselected; tests/conftest.py counts them in the last lines.
-MARKS := not memorise$(if $(IFVIT_TEST_DATA),, and not coco)
+MARKS := not memorise and not matrix and not slow_fault and not soak$(if $(IFVIT_TEST_DATA),, and not coco)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo clean-demo coco shards train sample evaluate compare scenes-shards scenes-cells ui check test memorise \
-	bench gpu-check clean $(foreach cell,$(CELLS),$(foreach seed,$(SEEDS),scenes-$(cell)-$(seed)))
+.PHONY: help setup demo clean-demo coco shards train sample evaluate compare scenes-shards scenes-cells ui check test test-matrix test-faults soak \
+	memorise bench gpu-check clean $(foreach cell,$(CELLS),$(foreach seed,$(SEEDS),scenes-$(cell)-$(seed)))
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -121,8 +121,17 @@ check: $(STAMP)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(STAMP)  ## all tests but `make memorise`; IFVIT_TEST_DATA=FOLDER adds those on real COCO images
+test: $(STAMP)  ## all tests but the slower suites below; IFVIT_TEST_DATA=FOLDER adds those on real COCO images
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m "$(MARKS)" -n 2 --dist loadfile --no-loadscope-reorder
+
+test-matrix: $(STAMP)  ## every pair of ZeRO stage and rank count: saved at one, loaded at the other; 15 minutes
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m matrix tests/distributed
+
+test-faults: $(STAMP)  ## every fault of the table, the slow ones too; writes tests/faults/README.md; 20 minutes
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m "fault and not soak" --fault-table tests/faults/README.md
+
+soak: $(STAMP)  ## eight minutes of training killed about every 20 s, and a run whose memory must stay flat
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m soak -rP
 
 memorise: $(STAMP)  ## CELL=...: each of the four cells (or one) learns eight real images by heart; needs IFVIT_TEST_DATA
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m memorise -rP $(if $(CELL),-k $(CELL),-n 2)

@@ -32,6 +32,7 @@ from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine, num_micro_batches
 from ifvit.training.loop import train
 from ifvit.training.metrics import MetricsHook
+from ifvit.training.phases import Phases
 from ifvit.training.state import Hook, TrainState
 from ifvit.training.stopping import StopHook
 
@@ -102,7 +103,7 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
         )
         batches = (with_prompt_embeds(batch.to(device), encoders.text_encoder) for batch in loader)
         hooks = make_hooks(recipe, directory, data, encoders, engine, ema, ranks, device, report)
-        train(state, engine, objective, batches, ema, hooks, recipe.train, recipe.optimizer)
+        train(state, engine, objective, batches, ema, hooks, recipe.train, recipe.optimizer, Phases())
     return 0 if state.step >= recipe.train.max_steps else INTERRUPTED_EXIT_CODE
 
 

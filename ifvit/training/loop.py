@@ -14,6 +14,7 @@ from ifvit.data.batch import Batch
 from ifvit.diffusion.objective import Objective
 from ifvit.training.ema import Ema
 from ifvit.training.optimizer import learning_rate_at
+from ifvit.training.phases import BACKWARD, DATA, FORWARD, HOOKS, OPTIMIZER, Phases
 from ifvit.training.state import Hook, StepResult, TrainState
 
 
@@ -36,24 +37,31 @@ def train(
     hooks: Sequence[Hook],
     config: TrainConfig,
     optimizer: OptimizerConfig,
+    phases: Phases,
 ) -> None:
     """Advance `state` until `config.max_steps`, or until a hook gives a `stop_reason`."""
     for hook in hooks:
         hook.on_start(state)
     while state.step < config.max_steps and state.stop_reason is None:
+        number = state.step + 1
+        phases.enter(DATA, number)
         batch = next(batches)
         draws = objective.draw(state.step, batch)
         loss = torch.zeros((), device=batch.moments.device)
         for start in range(0, len(batch.moments), config.micro_batch_size):
             rows = start, start + config.micro_batch_size
+            phases.enter(FORWARD, number)
             micro_loss = objective.loss(engine.model, batch.rows(*rows), draws.rows(*rows)) / engine.num_micro_batches
+            phases.enter(BACKWARD, number)
             engine.backward(micro_loss)
             loss += micro_loss.detach()
+        phases.enter(OPTIMIZER, number)
         learning_rate = learning_rate_at(state.step, optimizer)
         grad_norm = engine.step(learning_rate)
         ema.update()
         state.step += 1
         state.samples_seen += config.global_batch_size
+        phases.enter(HOOKS, number)
         for hook in hooks:
             hook.on_step(state, StepResult(loss, grad_norm, learning_rate))
     for hook in reversed(hooks):
