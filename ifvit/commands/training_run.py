@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.checkpoint.load import Checkpoint, newest_checkpoint, read_weights, restore_state
 from ifvit.checkpoint.manifest import read_manifest
 from ifvit.commands.run_report import RunReport
+from ifvit.commands.training_hooks import make_hooks
 from ifvit.config.errors import UserError
 from ifvit.config.schema import Recipe
 from ifvit.data.loader import BatchLoader
@@ -16,25 +16,20 @@ from ifvit.data.online_text import with_prompt_embeds
 from ifvit.data.training_data import TrainingData, open_training_data, without_secrets
 from ifvit.diffusion.objective import Objective
 from ifvit.diffusion.schedule import NoiseSchedule
-from ifvit.encoders.loading import Encoders, load_encoders
+from ifvit.encoders.loading import load_encoders
 from ifvit.model import weights as model_folder
 from ifvit.model.attention import set_attention_backend
-from ifvit.model.flops import count_flops
 from ifvit.model.uvit import UViT
 from ifvit.runtime.agreement import agreed_errors, gathered, on_first_rank, patient_group
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.environment import last_attempt
 from ifvit.runtime.run_directory import RunDirectory, open_run
 from ifvit.runtime.seeding import derived_seed
-from ifvit.sampling.preview import PreviewHook
-from ifvit.sampling.sampler import Sampler
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine, num_micro_batches
 from ifvit.training.loop import train
-from ifvit.training.metrics import MetricsHook
 from ifvit.training.phases import Phases
-from ifvit.training.state import Hook, TrainState
-from ifvit.training.stopping import StopHook
+from ifvit.training.state import TrainState
 
 INTERRUPTED_EXIT_CODE = 75  # saved; the same command goes on
 
@@ -102,52 +97,10 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
             global_batch_size=recipe.train.global_batch_size,
         )
         batches = (with_prompt_embeds(batch.to(device), encoders.text_encoder) for batch in loader)
-        hooks = make_hooks(recipe, directory, data, encoders, engine, ema, ranks, device, report)
-        train(state, engine, objective, batches, ema, hooks, recipe.train, recipe.optimizer, Phases())
+        phases = Phases()
+        hooks = make_hooks(recipe, directory, data, encoders, objective, engine, ema, phases, ranks, device, report)
+        train(state, engine, objective, batches, ema, hooks, recipe.train, recipe.optimizer, phases)
     return 0 if state.step >= recipe.train.max_steps else INTERRUPTED_EXIT_CODE
-
-
-def make_hooks(
-    recipe: Recipe,
-    directory: RunDirectory,
-    data: TrainingData,
-    encoders: Encoders,
-    engine: DeepSpeedEngine,
-    ema: Ema,
-    ranks: Ranks,
-    device: torch.device,
-    report: RunReport | None,
-) -> list[Hook]:
-    """Metrics before checkpoints, so that a step is in the log before a checkpoint says it is done."""
-    forward_gflops = count_flops(recipe.model)["gflops_with_attention"]
-    log, progress = (report.log, report.progress) if report else (None, None)
-    hooks: list[Hook] = [
-        StopHook(ranks),
-        MetricsHook(recipe, ranks, forward_gflops, log, progress),
-        CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks),
-    ]
-    if recipe.sampling.prompts:
-        preview_model = UViT(recipe.model).to(device)
-        sampler = Sampler(
-            preview_model,
-            encoders.autoencoder,
-            encoders.text_encoder.encode_prompts,
-            data.null_prompt_embeds,
-            data.scaling_factor(recipe.encoders.scaling_factor),
-            recipe.model,
-            recipe.diffusion,
-            recipe.sampling,
-            device,
-        )
-        on_grid = report.grid_written if report else ignore_grid
-        hooks.append(
-            PreviewHook(directory.samples, recipe, sampler, preview_model, engine, ema, ranks, on_grid, encoders.notice)
-        )
-    return hooks
-
-
-def ignore_grid(path: Path, step: int) -> None:
-    """Only rank 0 writes grids."""
 
 
 def check_initial_weights(recipe: Recipe) -> None:

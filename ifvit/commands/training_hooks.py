@@ -1,0 +1,69 @@
+"""What watches a training run from outside its loop: stopping, metrics, checkpoints, sample grids."""
+
+from pathlib import Path
+
+import torch
+
+from ifvit.checkpoint.hook import CheckpointHook
+from ifvit.commands.run_report import RunReport
+from ifvit.config.schema import Recipe
+from ifvit.data.training_data import TrainingData
+from ifvit.diffusion.objective import Objective
+from ifvit.encoders.loading import Encoders
+from ifvit.model.flops import count_flops
+from ifvit.model.uvit import UViT
+from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.run_directory import RunDirectory
+from ifvit.sampling.preview import PreviewHook
+from ifvit.sampling.sampler import Sampler
+from ifvit.training.ema import Ema
+from ifvit.training.engine import DeepSpeedEngine
+from ifvit.training.metrics import MetricsHook
+from ifvit.training.phases import Phases
+from ifvit.training.state import Hook
+from ifvit.training.stopping import StopHook
+
+
+def make_hooks(
+    recipe: Recipe,
+    directory: RunDirectory,
+    data: TrainingData,
+    encoders: Encoders,
+    objective: Objective,
+    engine: DeepSpeedEngine,
+    ema: Ema,
+    phases: Phases,
+    ranks: Ranks,
+    device: torch.device,
+    report: RunReport | None,
+) -> list[Hook]:
+    """Metrics before checkpoints, so that a step is in the log before a checkpoint says it is done."""
+    forward_gflops = count_flops(recipe.model)["gflops_with_attention"]
+    log, progress = (report.log, report.progress) if report else (None, None)
+    hooks: list[Hook] = [
+        StopHook(ranks),
+        MetricsHook(recipe, ranks, forward_gflops, log, progress),
+        CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks),
+    ]
+    if recipe.sampling.prompts:
+        preview_model = UViT(recipe.model).to(device)
+        sampler = Sampler(
+            preview_model,
+            encoders.autoencoder,
+            encoders.text_encoder.encode_prompts,
+            data.null_prompt_embeds,
+            data.scaling_factor(recipe.encoders.scaling_factor),
+            recipe.model,
+            recipe.diffusion,
+            recipe.sampling,
+            device,
+        )
+        on_grid = report.grid_written if report else ignore_grid
+        hooks.append(
+            PreviewHook(directory.samples, recipe, sampler, preview_model, engine, ema, ranks, on_grid, encoders.notice)
+        )
+    return hooks
+
+
+def ignore_grid(path: Path, step: int) -> None:
+    """Only rank 0 writes grids."""
