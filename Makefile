@@ -128,7 +128,7 @@ test-matrix: $(STAMP)  ## every pair of ZeRO stage and rank count: saved at one,
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m matrix tests/distributed
 
 test-faults: $(STAMP)  ## every fault of the table, the slow ones too; writes tests/faults/README.md; 20 minutes
-	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m "fault and not soak" --fault-table tests/faults/README.md
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m "fault and not soak" -n 2 --dist loadfile --fault-table tests/faults/README.md
 
 soak: $(STAMP)  ## eight minutes of training killed about every 20 s, and a run whose memory must stay flat
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m soak -rP

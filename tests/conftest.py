@@ -20,6 +20,9 @@ for name, value in {
     os.environ.setdefault(name, value)
 os.environ["OMP_NUM_THREADS"] = "1"  # results are compared bit for bit between processes
 
+pytest_plugins = ["tests.fault_table", "tests.training_fixtures"]
+pytest.register_assert_rewrite("tests.distributed.training_runs")
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:

@@ -1,63 +1,16 @@
 """What must not change a run: the number of ranks, accumulation, the ZeRO stage, an interruption."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from data_prep.shards import make_shards
 from ifvit.data.shard_set import ShardSet
-from tests.distributed.rank_pool import RankPool
-from tests.distributed.training_runs import curve, final_tensors, train_run
+from tests.distributed.training_runs import assert_bit_equal, assert_same_to_summation_order, curve, final_tensors
 from tests.drawn_coco import draw_coco, tiny_recipe
-
-# Sums over ranks and micro-batches are taken in another order: a few units in the last place of float32 per step.
-SUMMATION_ORDER = {"rtol": 2e-6, "atol": 2e-6}
-Train = Callable[..., list[int | str]]
-
-
-@pytest.fixture(scope="module")
-def shards_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("shards")
-    make_shards(tiny_recipe(draw_coco(tmp_path_factory.mktemp("coco"), num_images=10), root))
-    return root
-
-
-@pytest.fixture(scope="module")
-def train(pools: dict[int, RankPool], shards_root: Path) -> Train:
-    def run(world_size: int, runs_root: Path, *overrides: str, **arguments: Any) -> list[int | str]:
-        given = {"shards_root": shards_root, "runs_root": runs_root, "overrides": list(overrides)} | arguments
-        return pools[world_size].run(train_run, **given)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def undisturbed(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight steps on one rank at stage 1, in one go."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    assert train(1, root) == [0]
-    return root
-
-
-def assert_same_to_summation_order(runs_root: Path, undisturbed: Path) -> None:
-    for ours, theirs in zip(curve(runs_root), curve(undisturbed), strict=True):
-        assert ours == pytest.approx(theirs, rel=2e-6)
-    ours_tensors, theirs_tensors = final_tensors(runs_root), final_tensors(undisturbed)
-    assert ours_tensors.keys() == theirs_tensors.keys()
-    close = {
-        name: torch.allclose(ours_tensors[name], theirs, **SUMMATION_ORDER) for name, theirs in theirs_tensors.items()
-    }
-    assert [name for name, is_close in close.items() if not is_close] == []
-
-
-def assert_bit_equal(runs_root: Path, undisturbed: Path) -> None:
-    assert curve(runs_root) == curve(undisturbed)
-    ours, theirs = final_tensors(runs_root), final_tensors(undisturbed)
-    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+from tests.training_fixtures import Train
 
 
 @pytest.mark.parametrize(

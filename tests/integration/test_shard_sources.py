@@ -134,6 +134,13 @@ def good(made: Path, names: dict[int, str]) -> dict[str, dict]:
     return {names[int(sample["__key__"])]: sample for sample in samples_of(made / "train")}
 
 
+@pytest.mark.fault(
+    "F22",
+    injected="images of every mode and size, truncated, a bomb, text named .jpg",
+    detected="quarantined with reason and count",
+    recovered="converted where that is possible",
+    lost="the quarantined images, counted",
+)
 def test_every_fault_has_its_policy_its_reason_and_its_count(
     made: Path, names: dict[int, str], good: dict[str, dict]
 ) -> None:
@@ -159,6 +166,13 @@ def test_every_fault_has_its_policy_its_reason_and_its_count(
     assert all(mark["seconds"] > 0 and mark["autoencoder"]["random"] for mark in marks)
 
 
+@pytest.mark.fault(
+    "F23",
+    injected="captions: empty, 100 KB, NUL, ANSI, bidi, emoji, bad utf-8, <|endoftext|>, none or 50 per image",
+    detected="bad ones dropped and counted by reason",
+    recovered="the others have the right ids, start and end",
+    lost="the bad captions, counted",
+)
 def test_each_caption_has_its_ids_with_start_and_end(made: Path, good: dict[str, dict]) -> None:
     """Whatever stands in a caption is text, cut to the model's length."""
     for name, count in (("good", 6), ("fifty", 50), ("partly", 1)):

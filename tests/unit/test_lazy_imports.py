@@ -33,6 +33,13 @@ def test_nothing_heavy_is_imported(statement: str, repository: Path) -> None:
     assert heavy_modules_after(statement, repository) == "[]"
 
 
+@pytest.mark.fault(
+    "F18",
+    injected="a typo given to each command that takes a recipe",
+    detected="exit code 2 before any heavy import",
+    recovered="-",
+    lost="nothing",
+)
 @pytest.mark.parametrize("verb", ["train", "flops", "bench step", "data audit", "validate"])
 def test_a_mistake_in_a_recipe_does_not_wait_for_them(verb: str, repository: Path) -> None:
     """Fault F18."""

@@ -172,6 +172,13 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     assert line.startswith(f"{tmp_path}: cannot be read: ")
 
 
+@pytest.mark.fault(
+    "F18",
+    injected="!!python/object in a recipe and in --set",
+    detected="refused as a tag that nobody knows",
+    recovered="-",
+    lost="nothing; no code runs",
+)
 def test_python_objects_in_yaml_are_refused_and_nothing_runs(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     text = f"{MINIMAL}seed: !!python/object/apply:os.system ['touch {mark}']\n"

@@ -123,6 +123,13 @@ def minimal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.fault(
+    "F18",
+    injected="typos, wrong types and impossible values in a recipe",
+    detected="one line with the dotted path, what is wrong and the fix",
+    recovered="-",
+    lost="nothing",
+)
 @pytest.mark.parametrize("override", CASES)
 def test_a_mistake_gets_one_line(minimal: Path, override: str) -> None:
     with pytest.raises(UserError) as error:
@@ -156,6 +163,13 @@ def test_a_missing_field_says_how_to_give_it(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.fault(
+    "F18",
+    injected="a mistake given to the command",
+    detected="exit code 2 and one line, before torch is imported",
+    recovered="-",
+    lost="nothing",
+)
 @pytest.mark.parametrize(
     ("mistake", "problem"),
     [

@@ -33,6 +33,13 @@ def test_unusual_text_is_text(caption: str) -> None:
     assert usable_captions([caption]) == ((caption,), {})
 
 
+@pytest.mark.fault(
+    "F23",
+    injected="each kind of unusable caption",
+    detected="its reason",
+    recovered="the image's other captions are used",
+    lost="the caption, counted",
+)
 @pytest.mark.parametrize("caption, fault", BAD)
 def test_a_bad_caption_has_a_reason(caption: object, fault: str) -> None:
     assert caption_fault(caption) == fault

@@ -202,6 +202,13 @@ def test_a_member_ends_where_it_ends(tmp_path: Path) -> None:
         load_pixels(CaptionedImage(42, around, (), (7, 0)), 16)
 
 
+@pytest.mark.fault(
+    "F22",
+    injected="images of 64 to 196 megapixels in a few KB",
+    detected="refused by their header, not decoded",
+    recovered="quarantined",
+    lost="the image, counted",
+)
 @pytest.mark.parametrize("side", [8001, 10_000, 14_000])
 def test_a_bomb_is_refused_before_it_is_decoded(
     tmp_path: Path, side: int, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
@@ -213,6 +220,13 @@ def test_a_bomb_is_refused_before_it_is_decoded(
         loaded(path)
 
 
+@pytest.mark.fault(
+    "F22",
+    injected="the worst images one after the other",
+    detected="memory is measured",
+    recovered="less than 400 MB over the baseline",
+    lost="the quarantined images, counted",
+)
 def test_memory_stays_small_for_the_worst_images(tmp_path: Path) -> None:
     """Fault F22: less than 400 MB over the baseline, in a process that does nothing else."""
     saved(Image.new("1", (13_000, 13_000)), tmp_path / "bomb.png")
@@ -261,6 +275,13 @@ def saved_at_the_cap(folder: Path, kind: str) -> None:
         image.save(path, exif=exif, progressive=kind == "progressive.jpg")
 
 
+@pytest.mark.fault(
+    "F22",
+    injected="a queue of images at the cap of 64 megapixels",
+    detected="memory is measured",
+    recovered="large images are decoded one at a time",
+    lost="nothing",
+)
 @pytest.mark.parametrize(
     "kind, megabytes",
     [

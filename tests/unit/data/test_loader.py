@@ -48,6 +48,13 @@ def stacked(parts: list[Batch]) -> Batch:
     return Batch(**{name: None if values[0] is None else torch.cat(values) for name, values in columns.items()})
 
 
+@pytest.mark.fault(
+    "F24",
+    injected="an epoch's edge on one, two and four ranks",
+    detected="-",
+    recovered="the ranks' rows are the one rank's batch",
+    lost="nothing",
+)
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_the_ranks_rows_make_up_the_one_rank_s_batch(shard_set: ShardSet, world_size: int) -> None:
     whole = batches(shard_set, 5)
@@ -75,6 +82,13 @@ def test_rows_do_not_depend_on_the_batch_size(shard_set: ShardSet) -> None:
     assert by_four.global_rows.tolist() == [0, 1, 2, 3] * 6
 
 
+@pytest.mark.fault(
+    "F24",
+    injected="batches that straddle epochs",
+    detected="-",
+    recovered="each sample exactly once per epoch",
+    lost="nothing",
+)
 def test_each_sample_once_per_epoch_though_batches_straddle_epochs(shard_set: ShardSet) -> None:
     ids = stacked(batches(shard_set, 10, 4)).sample_ids.reshape(4, 10)  # 10 samples an epoch
     for epoch in ids:
@@ -143,6 +157,13 @@ def test_damage_reaches_the_consumer_and_stays(shards_root: Path, tmp_path: Path
                 next(loader)
 
 
+@pytest.mark.fault(
+    "F13",
+    injected="a reading thread of the loader dies",
+    detected="its own error with its traceback at the next batch, no hang",
+    recovered="the same command goes on",
+    lost="steps since the last checkpoint",
+)
 def test_what_ends_a_reading_thread_is_raised_with_its_traceback(
     shard_set: ShardSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

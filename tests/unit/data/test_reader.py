@@ -70,6 +70,13 @@ def test_reads_what_tarfile_and_numpy_read(kind: str, request: pytest.FixtureReq
     assert sample == 9
 
 
+@pytest.mark.fault(
+    "F11",
+    injected="random bit flips in what a training reads",
+    detected="the sample's crc32: shard and sample are named",
+    recovered="the shard is made again, the run goes on",
+    lost="steps since the last checkpoint",
+)
 @pytest.mark.parametrize("storage", ["embeddings", "token_ids"])
 def test_every_flipped_bit_that_is_read_is_found(
     storage: str, shards_root: Path, token_shard_set: ShardSet, tmp_path: Path
@@ -95,6 +102,13 @@ def test_every_flipped_bit_that_is_read_is_found(
     read_all(ShardSet.open(own_shards))
 
 
+@pytest.mark.fault(
+    "F10",
+    injected="a shard cut while a training reads it",
+    detected="an error names the shard and the sample",
+    recovered="the shard is made again, the run goes on",
+    lost="steps since the last checkpoint",
+)
 def test_a_shard_that_is_cut_after_opening_is_an_error(own_shards: Path) -> None:
     shard_set = ShardSet.open(own_shards)
     with (own_shards / "shard-000000.tar").open("r+b") as tar:

@@ -59,6 +59,13 @@ def another_factor(path: Path) -> None:
     path.write_text(path.read_text().replace('"scaling_factor": ', '"scaling_factor": 1'))
 
 
+@pytest.mark.fault(
+    "F12",
+    injected="a set with parts missing or damaged",
+    detected="an error that names the file, before step 1",
+    recovered="repair, or make the shards again",
+    lost="nothing",
+)
 @pytest.mark.parametrize(
     "name, damage, message",
     [
@@ -81,6 +88,13 @@ def test_what_is_missing_or_damaged_is_named(own_shards: Path, name: str, damage
         stored_ids(ShardSet.open(own_shards))
 
 
+@pytest.mark.fault(
+    "F12",
+    injected="a shard that is none of the set's",
+    detected="an error that names it, before step 1",
+    recovered="it is moved away",
+    lost="nothing",
+)
 def test_a_shard_too_many_is_refused(own_shards: Path) -> None:
     shutil.copy(own_shards / "shard-000000.tar", own_shards / "shard-000003.tar")
     with pytest.raises(UserError, match=r"shard-000003\.tar: is not one of the shards"):

@@ -152,6 +152,13 @@ def test_a_damaged_listing_is_named(images: Path, out: Path, damage) -> None:
     assert len(listing_of(images, out).shard(1)) == 4
 
 
+@pytest.mark.fault(
+    "F24",
+    injected="an empty data set",
+    detected="an error names the field and the folder",
+    recovered="-",
+    lost="nothing",
+)
 def test_an_empty_source_is_an_error(tmp_path: Path, out: Path) -> None:
     """Fault F24: an empty data set."""
     (tmp_path / "empty").mkdir()

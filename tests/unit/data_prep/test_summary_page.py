@@ -127,6 +127,13 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(folder: Path) -> None
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
+@pytest.mark.fault(
+    "F23",
+    injected="HTML, ANSI and bidi characters in captions on the summary page",
+    detected="-",
+    recovered="shown as text, escaped",
+    lost="nothing",
+)
 def test_captions_are_text(tmp_path: Path) -> None:
     """F23."""
     coco = draw_coco(tmp_path / "coco", num_images=4)

@@ -100,6 +100,13 @@ HOSTILE = {
 }
 
 
+@pytest.mark.fault(
+    "F21",
+    injected="source tars with .., absolute names, links, devices, endless headers",
+    detected="tar and byte are named",
+    recovered="the tar must be replaced",
+    lost="nothing; no file is written",
+)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_tar_is_refused_by_name_and_place(tmp_path: Path, name: str) -> None:
     content, message = HOSTILE[name]
@@ -111,6 +118,13 @@ def test_a_hostile_tar_is_refused_by_name_and_place(tmp_path: Path, name: str) -
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.tar"]
 
 
+@pytest.mark.fault(
+    "F10",
+    injected="a source tar cut at nine kinds of offset",
+    detected="an error names the tar and the byte",
+    recovered="the tar must be restored, nothing was written",
+    lost="nothing",
+)
 @pytest.mark.parametrize(
     "length, offset",
     [(0, 0), (100, 0), (512, 0), (700, 0), (1536, 1536), (1800, 1536), (2048, 1536), (2559, 1536), (2560, 2560)],
@@ -141,6 +155,13 @@ def test_of_a_hundred_flipped_header_bits_none_goes_unseen(tmp_path: Path) -> No
     assert seen >= 98
 
 
+@pytest.mark.fault(
+    "F21",
+    injected="a tar of 100,000 members",
+    detected="-",
+    recovered="read one by one in bounded memory",
+    lost="nothing",
+)
 def test_a_hundred_thousand_members_take_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with path.open("wb") as file:

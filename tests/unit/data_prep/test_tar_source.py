@@ -88,6 +88,13 @@ def test_a_bad_sample_keeps_its_number(tmp_path: Path, members: dict[str, bytes]
     assert (good.id, good.fault) == (1, None)
 
 
+@pytest.mark.fault(
+    "F20",
+    injected="pickles beside the images of a source tar",
+    detected="counted by kind, never opened",
+    recovered="the images are used",
+    lost="nothing; no code runs",
+)
 def test_members_of_other_kinds_are_counted_and_never_opened(tmp_path: Path) -> None:
     """Fault F20: pickles in a tar."""
     marker = tmp_path / "executed"

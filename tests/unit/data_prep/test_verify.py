@@ -106,6 +106,13 @@ CUTS = {  # the tar's first member is a header at 0 and 384 bytes at 512; the se
 }
 
 
+@pytest.mark.fault(
+    "F10",
+    injected="a shard's tar cut at six kinds of offset",
+    detected="verify names the shard, the byte, expected and found size and the count of whole samples",
+    recovered="repair makes the shard again",
+    lost="nothing",
+)
 @pytest.mark.parametrize("name", CUTS)
 def test_a_cut_tar_is_named_with_the_count_of_whole_samples(shards: Path, name: str) -> None:
     """F10."""
@@ -127,6 +134,13 @@ def test_a_cut_tar_is_named_with_the_count_of_whole_samples(shards: Path, name: 
         assert "it is cut off; " in second or f"is cut off: the tar ends at byte {size}" in second
 
 
+@pytest.mark.fault(
+    "F11",
+    injected="100 random bit flips in all files of a set of shards",
+    detected="verify finds all 100",
+    recovered="repair makes the shards again",
+    lost="nothing",
+)
 def test_a_hundred_flipped_bits_are_all_found(shards: Path) -> None:
     """F11: half of them in a byte of any file alike, half in a file of any kind alike."""
     generator = random.Random(0)
@@ -188,6 +202,13 @@ MISPLACED: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.fault(
+    "F12",
+    injected="shards, marks and indices missing, empty, garbage, duplicate or too many",
+    detected="verify names each file",
+    recovered="repair makes them again",
+    lost="nothing",
+)
 @pytest.mark.parametrize("name", MISPLACED)
 def test_what_is_missing_doubled_or_too_much_is_named(shards: Path, name: str) -> None:
     damage, message = MISPLACED[name]
@@ -240,6 +261,13 @@ class Opened:
         return open, (str(self.path), "w")
 
 
+@pytest.mark.fault(
+    "F20",
+    injected="an array of objects in an .npy member with right checksums",
+    detected="the member is named",
+    recovered="the shard is made again",
+    lost="nothing; no code runs",
+)
 def test_a_pickle_in_a_member_is_named_and_never_run(shards: Path, tmp_path: Path) -> None:
     """F20: an .npy array of objects, in a member whose crc32 and digests are right."""
     header = npy_header(FLOAT, (8, 4, 4)).replace(b"'<f2'", b"'|O' ")
@@ -260,6 +288,13 @@ def test_a_pickle_in_a_member_is_named_and_never_run(shards: Path, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fault(
+    "F20",
+    injected="pickles as .pyd, .pkl, .pth and .npz in a shard",
+    detected="the member is named",
+    recovered="the shard is made again",
+    lost="nothing; no code runs",
+)
 @pytest.mark.parametrize("suffix", ["pyd", "pkl", "pth", "npz"])
 def test_members_of_other_kinds_are_refused(shards: Path, tmp_path: Path, suffix: str) -> None:
     with tarfile.open(shards / TAR, "a") as tar:
@@ -282,6 +317,13 @@ HOSTILE = {
 }
 
 
+@pytest.mark.fault(
+    "F21",
+    injected="a shard with .., absolute names, links, devices, 100,000 members",
+    detected="the first member that does not belong is named",
+    recovered="the shard is made again",
+    lost="nothing; no file is written",
+)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_tar_is_refused(shards: Path, name: str) -> None:
     """F21: of 100,000 members the first that does not belong ends it."""

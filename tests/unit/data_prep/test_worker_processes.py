@@ -93,6 +93,13 @@ def test_a_mistake_of_one_ends_all(tmp_path: Path) -> None:
     assert not (tmp_path / "late").exists()
 
 
+@pytest.mark.fault(
+    "F13",
+    injected="a worker that makes shards killed",
+    detected="the signal and the number of workers are named, no hang",
+    recovered="the same command goes on from there",
+    lost="the shard it was making",
+)
 def test_killed_workers_are_told() -> None:
     with pytest.raises(UserError, match=r"^--workers: 1 of 2 workers were ended by SIGKILL; .*goes on from here"):
         heard_of(one_killed)

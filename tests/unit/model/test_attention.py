@@ -36,6 +36,13 @@ def test_backend_that_does_not_work_here_is_the_users_error() -> None:
         set_attention_backend("xformers", CPU)
 
 
+@pytest.mark.fault(
+    "F25",
+    injected="an attention backend whose backward gives NaN",
+    detected="gradients are checked at start",
+    recovered="the next backend is taken",
+    lost="nothing",
+)
 def test_auto_passes_over_wrong_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault F25: a kernel whose backward gives NaN."""
 

@@ -107,6 +107,13 @@ def test_the_rest_of_train_may_not_change(runs_root: Path) -> None:
         open_run(recipe_with(runs_root, "train.caption_dropout_prob=0.2"))
 
 
+@pytest.mark.fault(
+    "F26",
+    injected="a second job on one run directory",
+    detected="refused; the process and host that hold it are named",
+    recovered="when the first ends",
+    lost="nothing",
+)
 def test_a_run_in_use_is_refused_by_name_of_its_process(runs_root: Path) -> None:
     held, _ = open_run(recipe_with(runs_root))
     with pytest.raises(UserError) as error:
@@ -116,6 +123,13 @@ def test_a_run_in_use_is_refused_by_name_of_its_process(runs_root: Path) -> None
     ]
 
 
+@pytest.mark.fault(
+    "F26",
+    injected="the process that holds a run killed",
+    detected="-",
+    recovered="the lock ends with it, the next start has the run",
+    lost="nothing",
+)
 def test_the_lock_ends_with_its_process_however_that_ends(runs_root: Path) -> None:
     recipe = recipe_with(runs_root)
     code = (
@@ -156,6 +170,13 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> Non
         open_run(recipe_with(tmp_path / "file"))
 
 
+@pytest.mark.fault(
+    "F26",
+    injected="a read-only file system below runtime.runs_root",
+    detected="one line names the field and the folder",
+    recovered="another folder is given",
+    lost="nothing",
+)
 def test_a_read_only_place_is_one_clear_line(runs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError(30, "Read-only file system")

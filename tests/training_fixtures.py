@@ -1,0 +1,51 @@
+"""Whole training runs on a pool of ranks, for tests/distributed and tests/faults alike: one pool per world size."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distributed.rank_pool import RankPool
+
+Train = Callable[..., list[int | str]]
+
+
+@pytest.fixture(scope="session")
+def pools() -> Iterator[dict[int, RankPool]]:
+    """Ranks that stay alive, by world size."""
+    started = {world_size: RankPool(world_size) for world_size in (1, 2)}
+    yield started
+    for pool in started.values():
+        pool.close()
+
+
+@pytest.fixture(scope="session")
+def shards_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of ten drawn images."""
+    from data_prep.shards import make_shards
+    from tests.drawn_coco import draw_coco, tiny_recipe
+
+    root = tmp_path_factory.mktemp("shards")
+    make_shards(tiny_recipe(draw_coco(tmp_path_factory.mktemp("coco"), num_images=10), root))
+    return root
+
+
+@pytest.fixture(scope="session")
+def train(pools: dict[int, RankPool], shards_root: Path) -> Train:
+    """`train(world_size, runs_root, *overrides)`: the exit codes by rank of a run of `training_runs.RUN`."""
+    from tests.distributed.training_runs import train_run
+
+    def run(world_size: int, runs_root: Path, *overrides: str, **arguments: Any) -> list[int | str]:
+        given = {"shards_root": shards_root, "runs_root": runs_root, "overrides": list(overrides)} | arguments
+        return pools[world_size].run(train_run, **given)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def undisturbed(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight steps on one rank at stage 1, in one go. Not to be written to."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    assert train(1, root) == [0]
+    return root
