@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ def restore_state(checkpoint: Checkpoint, state: TrainState, engine: DeepSpeedEn
         copy_parts(checkpoint, ema_kind(decay), engine, averages)
     state.step = checkpoint.manifest.step
     state.samples_seen = checkpoint.manifest.samples_seen
+    state.skipped_batches = checkpoint.manifest.skipped_batches
+    state.bad_steps = deepcopy(checkpoint.manifest.bad_steps)
 
 
 def copy_parts(checkpoint: Checkpoint, kind: str, engine: DeepSpeedEngine, targets: Sequence[Tensor]) -> None:

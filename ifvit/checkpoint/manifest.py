@@ -1,12 +1,13 @@
 """The manifest of a checkpoint: what a resumed run must know, which file holds what, and the files' digests."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ifvit.checkpoint.layout import MANIFEST
 from ifvit.runtime.files import file_sha256
+from ifvit.training.state import BadStepsRecord
 
 FORMAT_VERSION = 1
 
@@ -40,6 +41,8 @@ class Manifest:
     kinds: tuple[str, ...]  # weights, exp_avg, exp_avg_sq, ema-...
     parameters: dict[str, StoredParameter]
     files: dict[str, dict[str, Any]]  # by file name: size in bytes, sha256
+    skipped_batches: int = 0
+    bad_steps: BadStepsRecord = field(default_factory=BadStepsRecord)
 
     def dump(self) -> bytes:
         return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}).encode()
@@ -59,7 +62,8 @@ def read_manifest(folder: Path) -> Manifest:
             name: StoredParameter(tuple(stored["shape"]), tuple(Part(**part) for part in stored["parts"]))
             for name, stored in values.pop("parameters").items()
         }
-        return Manifest(parameters=parameters, kinds=tuple(values.pop("kinds")), **values)
+        bad_steps = BadStepsRecord(**values.pop("bad_steps", {}))  # a checkpoint of before has none
+        return Manifest(parameters=parameters, kinds=tuple(values.pop("kinds")), bad_steps=bad_steps, **values)
     except FileNotFoundError:
         raise DamagedCheckpointError(f"{MANIFEST} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

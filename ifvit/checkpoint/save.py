@@ -56,6 +56,8 @@ def save_checkpoint(
             kinds=tuple(values),
             parameters=stored_parameters(module, [parts if files else [] for files, parts in everyones]),
             files={name: digest for files, _ in everyones for name, digest in files.items()},
+            skipped_batches=state.skipped_batches,
+            bad_steps=state.bad_steps,
         )
         write_durably(unfinished / MANIFEST, manifest.dump())
         fsync_folder(unfinished)

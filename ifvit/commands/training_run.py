@@ -82,7 +82,7 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
                 ranks.rank,
                 ranks.world_size,
                 num_local_ranks,
-                first_step=state.step,
+                first_step=state.next_batch,
                 pin_memory=device.type == "cuda",
             )
         )

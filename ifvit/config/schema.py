@@ -182,6 +182,18 @@ class DiffusionConfig(Section):
         return self
 
 
+class BadStepsConfig(Section):
+    """What is done about steps whose numbers went bad. A step with a gradient that is not finite is always skipped."""
+
+    # Skip also a step whose loss lies so many robust standard deviations (1.4826 MAD) above the median of the last good
+    # losses; costs a reduction of the loss per step.
+    spike_threshold: PositiveFloat | None = None
+    spike_window: Annotated[int, Field(ge=5)] = 200  # how many of the last good losses
+    max_in_a_row: PositiveInt = 3  # so many skipped steps in a row lead to a rollback, or to the end
+    # How often a run goes back to its newest checkpoint and leaves out the batches up to the last bad one.
+    max_rollbacks: NonNegativeInt = 0
+
+
 class TrainConfig(Section):
     """How long, how large a batch, in which precision."""
 
@@ -191,6 +203,7 @@ class TrainConfig(Section):
     precision: Literal["fp32", "bf16"] = "bf16"
     caption_dropout_prob: Probability = 0.1
     init_from: Folder | None = None  # folder with model weights (import-weights, export) to start from
+    bad_steps: BadStepsConfig = BadStepsConfig()
 
     @model_validator(mode="after")
     def check_batch(self) -> "TrainConfig":

@@ -50,13 +50,13 @@ class Objective:
         self.seed = seed
         self.global_batch_size = global_batch_size
 
-    def draw(self, step: int, batch: Batch) -> Draws:
-        """This rank's rows of what is drawn for the whole global batch, so that no rank count changes a row."""
+    def draw(self, number: int, batch: Batch) -> Draws:
+        """This rank's rows of what is drawn for global batch `number`, so that no rank count changes a row."""
         device = batch.moments.device
         rows = batch.global_rows
         channels, height, width = batch.moments.shape[1] // 2, *batch.moments.shape[2:]
         size = (self.global_batch_size, channels, height, width)
-        generator = torch.Generator(device).manual_seed(derived_seed(self.seed, "draws", step))
+        generator = torch.Generator(device).manual_seed(derived_seed(self.seed, "draws", number))
         timesteps = torch.randint(
             self.schedule.num_train_timesteps, (self.global_batch_size,), generator=generator, device=device
         )

@@ -46,7 +46,7 @@ def train(
         number = state.step + 1
         phases.enter(DATA, number)
         batch = next(batches)
-        draws = objective.draw(state.step, batch)
+        draws = objective.draw(state.next_batch, batch)
         loss = torch.zeros((), device=batch.moments.device)
         for start in range(0, len(batch.moments), config.micro_batch_size):
             rows = start, start + config.micro_batch_size

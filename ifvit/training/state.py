@@ -1,9 +1,20 @@
 """What a training run is made of between two steps: its progress, its outcome, its watchers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
+
+
+@dataclass
+class BadStepsRecord:
+    """What a run remembers of its skipped steps; the same on all ranks."""
+
+    total: int = 0  # skipped steps, those included that a rollback took back
+    in_a_row: int = 0  # how many of the last known steps were skipped, without a good one since
+    last_batch: int | None = None  # number of the batch of the last skipped step
+    rollbacks: int = 0
+    good_losses: list[float] = field(default_factory=list)  # the newest, where spikes are watched for
 
 
 @dataclass
@@ -12,7 +23,14 @@ class TrainState:
 
     step: int = 0  # optimiser steps done
     samples_seen: int = 0
+    skipped_batches: int = 0  # batches of the stream that rollbacks left out
+    bad_steps: BadStepsRecord = field(default_factory=BadStepsRecord)
     stop_reason: str | None = None  # a hook sets it on all ranks alike; the loop ends after the step
+
+    @property
+    def next_batch(self) -> int:
+        """The number, in the endless stream, of the batch that the next step is made on; its noise is drawn by it."""
+        return self.step + self.skipped_batches
 
 
 @dataclass(frozen=True)

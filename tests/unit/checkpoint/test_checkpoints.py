@@ -19,7 +19,7 @@ from ifvit.config.errors import UserError
 from ifvit.config.schema import ModelConfig
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.fragments import Fragment
-from ifvit.training.state import NonFiniteError, TrainState
+from ifvit.training.state import BadStepsRecord, NonFiniteError, TrainState
 
 MODEL = ModelConfig().model_dump(mode="json")
 
@@ -49,6 +49,22 @@ def save(module: nn.Module, checkpoints: Path, step: int, keep_last: int = 3) ->
         model=MODEL, zero_stage=1, ranks=Ranks(), keep_last=keep_last,
     )  # fmt: skip
     return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def test_what_rollbacks_left_out_is_remembered(module: nn.Module, tmp_path: Path) -> None:
+    bad_steps = BadStepsRecord(total=5, in_a_row=1, last_batch=11, rollbacks=1, good_losses=[0.1, 1 / 3])
+    state = TrainState(8, 32, skipped_batches=4, bad_steps=bad_steps)
+    fragments = [Fragment(name, 0, each.data.view(-1), each, 0) for name, each in module.named_parameters()]
+    folder = save_checkpoint(
+        tmp_path, state, module, fragments, {"weights": [fragment.weight for fragment in fragments]},
+        model=MODEL, zero_stage=1, ranks=Ranks(), keep_last=3,
+    )  # fmt: skip
+    manifest = verify(folder)
+    assert (manifest.skipped_batches, manifest.bad_steps) == (4, bad_steps)
+    values = json.loads((folder / MANIFEST).read_text())
+    del values["skipped_batches"], values["bad_steps"]  # as in a checkpoint of before
+    (folder / MANIFEST).write_text(json.dumps(values))
+    assert (verify(folder).skipped_batches, verify(folder).bad_steps) == (0, BadStepsRecord())
 
 
 def test_what_was_saved_is_read_back(module: nn.Module, tmp_path: Path) -> None:
