@@ -16,12 +16,16 @@ from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.run_directory import RunDirectory
 from ifvit.sampling.preview import PreviewHook
 from ifvit.sampling.sampler import Sampler
+from ifvit.training.device_use import DeviceUse
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
+from ifvit.training.meter import Meter
 from ifvit.training.metrics import MetricsHook
 from ifvit.training.phases import Phases
 from ifvit.training.state import Hook
 from ifvit.training.stopping import StopHook
+from ifvit.training.timestep_losses import TimestepLosses
+from ifvit.training.weight_norms import WeightNorms
 
 
 def make_hooks(
@@ -39,10 +43,15 @@ def make_hooks(
 ) -> list[Hook]:
     """Metrics before checkpoints, so that a step is in the log before a checkpoint says it is done."""
     forward_gflops = count_flops(recipe.model)["gflops_with_attention"]
+    meters: list[Meter] = [
+        TimestepLosses(recipe.diffusion.num_train_timesteps, ranks, device),
+        WeightNorms(engine.fragments, engine.is_sharded, recipe),
+        DeviceUse(recipe, ranks, device, forward_gflops),
+    ]
     log, progress = (report.log, report.progress) if report else (None, None)
     hooks: list[Hook] = [
         StopHook(ranks),
-        MetricsHook(recipe, ranks, forward_gflops, log, progress),
+        MetricsHook(recipe, ranks, meters, log, progress),
         CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks),
     ]
     if recipe.sampling.prompts:

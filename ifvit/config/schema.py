@@ -71,6 +71,8 @@ class DataConfig(Section):
     samples_per_shard: PositiveInt = 1000
     encode_batch_size: PositiveInt = 16  # images per encoder call when shards are made; part of byte identity
     max_bad_share: Probability = 0.001  # of the samples, and of the captions, that may be unusable; more is an error
+    # Samples that are not trained on, in {shards_root}/{validation_split}: validation_loss is measured on them.
+    validation_split: Name | None = None  # None: off
 
     @model_validator(mode="after")
     def check_shards(self) -> "DataConfig":
@@ -83,6 +85,16 @@ class DataConfig(Section):
             raise field_error(
                 "mixture", "is given beside data.shards_root: leave that out with --set data.shards_root=null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def check_validation(self) -> "DataConfig":
+        if self.validation_split is None:
+            return self
+        if self.shards_root is None or is_address(self.shards_root):
+            raise field_error("validation_split", "needs data.shards_root to be a folder, which has both splits")
+        if self.validation_split == self.split:
+            raise field_error("validation_split", f"is {self.split}, which is trained on; it must be another split")
         return self
 
     @model_validator(mode="after")
@@ -271,6 +283,12 @@ class TrackingConfig(Section):
     mlflow_tracking_uri: Text | None = None  # default: sqlite:///{runtime.runs_root}/mlflow.db
     experiment: Name = "ifvit"
     log_every_steps: PositiveInt = 50
+    validation_every_steps: PositiveInt = 5000  # and at the end, where data.validation_split is given
+    validation_num_samples: PositiveInt = 1024  # of the split, spread evenly over it; at most all
+    step_times_every_steps: NonNegativeInt = 100  # one step in so many is measured in its parts; 0: none
+    # Dense peak of one device in the recipe's precision, TFLOP/s: mfu is relative to it. Default: the data sheet's, of
+    # a GPU that ifvit knows.
+    device_peak_tflops: PositiveFloat | None = None
 
 
 class RuntimeConfig(Section):

@@ -24,8 +24,16 @@ class Draws:
         return Draws(self.timesteps[start:stop], self.noise[start:stop], self.latent_noise[start:stop])
 
 
+@dataclass(frozen=True)
+class Losses:
+    """The loss of some rows, for training and for the log."""
+
+    mean: Tensor  # float32 scalar
+    of_samples: Tensor  # (R,) float32, each row's own, without a graph
+
+
 class Objective:
-    """Draws timesteps and noise, and computes the loss. `loss` is pure: the same arguments give the same value.
+    """Draws timesteps and noise, and computes the loss. `losses` is pure: the same arguments give the same values.
 
     Args:
         schedule: on the training device.
@@ -66,6 +74,10 @@ class Objective:
 
     def loss(self, model: nn.Module, batch: Batch, draws: Draws) -> Tensor:
         """Mean squared error of the predicted noise over the batch: a float32 scalar."""
+        return self.losses(model, batch, draws).mean
+
+    def losses(self, model: nn.Module, batch: Batch, draws: Draws) -> Losses:
+        """Mean squared error of the predicted noise, over the batch and of each of its rows."""
         latents = latents_from_moments(batch.moments.float(), draws.latent_noise) * self.scaling_factor
         noisy_latents = self.schedule.add_noise(latents, draws.noise, draws.timesteps)
         assert batch.prompt_embeds is not None, "token ids are encoded before the objective sees the batch"
@@ -73,7 +85,9 @@ class Objective:
         prompt_embeds = torch.where(batch.is_dropped[:, None, None], null_prompt_embeds, batch.prompt_embeds)
         dtype = next(model.parameters()).dtype  # the engine does not cast inputs
         noise_pred = model(noisy_latents.to(dtype), network_timesteps(draws.timesteps), prompt_embeds.to(dtype))
-        return F.mse_loss(noise_pred.float(), draws.noise)
+        noise_pred = noise_pred.float()
+        of_samples = (noise_pred.detach() - draws.noise).square().flatten(1).mean(dim=1)
+        return Losses(F.mse_loss(noise_pred, draws.noise), of_samples)
 
 
 def latents_from_moments(moments: Tensor, latent_noise: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ CHANGEABLE = (
     "data.cache_dir",
     "data.cache_bytes",
     "data.max_bad_share",
+    "data.validation_split",
     "encoders.autoencoder",
     "encoders.text_encoder",
     "encoders.tokenizer",

@@ -48,10 +48,13 @@ def train(
         batch = next(batches)
         draws = objective.draw(state.next_batch, batch)
         loss = torch.zeros((), device=batch.moments.device)
+        sample_losses = []
         for start in range(0, len(batch.moments), config.micro_batch_size):
             rows = start, start + config.micro_batch_size
             phases.enter(FORWARD, number)
-            micro_loss = objective.loss(engine.model, batch.rows(*rows), draws.rows(*rows)) / engine.num_micro_batches
+            losses = objective.losses(engine.model, batch.rows(*rows), draws.rows(*rows))
+            micro_loss = losses.mean / engine.num_micro_batches
+            sample_losses.append(losses.of_samples)
             phases.enter(BACKWARD, number)
             engine.backward(micro_loss)
             loss += micro_loss.detach()
@@ -61,8 +64,9 @@ def train(
         ema.update()
         state.step += 1
         state.samples_seen += config.global_batch_size
+        result = StepResult(loss, grad_norm, learning_rate, torch.cat(sample_losses), draws.timesteps)
         phases.enter(HOOKS, number)
         for hook in hooks:
-            hook.on_step(state, StepResult(loss, grad_norm, learning_rate))
+            hook.on_step(state, result)
     for hook in reversed(hooks):
         hook.on_stop(state)

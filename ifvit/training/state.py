@@ -40,6 +40,8 @@ class StepResult:
     loss: Tensor  # scalar, the mean over this rank's rows
     grad_norm: Tensor  # scalar, over all ranks
     learning_rate: float
+    sample_losses: Tensor  # (R,), of this rank's rows
+    timesteps: Tensor  # (R,), of this rank's rows, 0..999
 
 
 class NonFiniteError(Exception):

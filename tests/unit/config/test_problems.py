@@ -65,6 +65,7 @@ CASES = {
         "data.shards_root: is missing: write it in the recipe or give it with --set data.shards_root=... "
         "(or give data.mixture)"
     ),
+    "data.validation_split=train": "data.validation_split: is train, which is trained on; it must be another split",
     "data.mixture.more={shards_root: other, weight: 1}": (
         "data.mixture: is given beside data.shards_root: leave that out with --set data.shards_root=null"
     ),

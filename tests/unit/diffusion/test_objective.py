@@ -93,6 +93,15 @@ def test_network_gets_noised_scaled_latents_time_plus_one_and_the_null_condition
     torch.testing.assert_close(loss, draws.noise.square().mean())
 
 
+def test_losses_of_samples_are_each_rows_own_and_have_no_graph() -> None:
+    batch, spy = batch_of(), Spy()
+    draws = objective().draw(0, batch)
+    losses = objective().losses(spy, batch, draws)
+    torch.testing.assert_close(losses.of_samples, draws.noise.square().mean(dim=(1, 2, 3)))
+    assert torch.equal(losses.mean, objective().loss(spy, batch, draws))
+    assert not losses.of_samples.requires_grad
+
+
 def test_loss_is_float32_also_for_a_bf16_model() -> None:
     batch, spy = batch_of(), Spy(torch.bfloat16)
     loss = objective().loss(spy, batch, objective().draw(0, batch))
