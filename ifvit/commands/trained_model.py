@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ifvit.checkpoint.load import chosen_checkpoint, read_weights
+from ifvit.commands.pipeline_folder import copied_encoders
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe, merged, parse_overrides, validate_recipe
 from ifvit.config.schema import Recipe
@@ -114,7 +115,9 @@ def load_run(
 def load_model_folder(own: RunDirectory, recipe_file: str | None, overrides: Sequence[str]) -> TrainedModel:
     model = load_model(own.path)
     if own.recipe_file.is_file():
-        recipe = changed(own.read_recipe(), overrides)
+        recipe = own.read_recipe()
+        encoders = recipe.encoders.model_copy(update=copied_encoders(own.path))
+        recipe = changed(recipe.model_copy(update={"encoders": encoders}), overrides)
     elif recipe_file is not None:
         recipe = load_recipe(recipe_file, overrides)
     else:

@@ -1,4 +1,4 @@
-"""The main job through its real commands: train, be killed, go on, sample, export."""
+"""The main job through its real commands: train, be killed, go on, sample."""
 
 import json
 import os
@@ -16,7 +16,6 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-import ifvit
 from ifvit.checkpoint.load import newest_checkpoint
 from ifvit.encoders.random_weights import random_autoencoder_folder
 from ifvit.sampling.grid import labelled_grid
@@ -195,50 +194,6 @@ def test_an_image_does_not_depend_on_its_batch(
         "--seed", 3, "--out", tmp_path,
     )  # fmt: skip
     assert np.abs(pixels(tmp_path)[0] - pixels(samples)[1]).max() <= 1
-
-
-def test_an_export_gives_the_same_images_without_the_run(
-    finished_run: Path, samples: Path, tmp_path: Path, command: Command, fresh_command: Command
-) -> None:
-    export, prompts = tmp_path / "export", tmp_path / "prompts.txt"
-    prompts.write_text("A red bus.\nTwo cats.\nA dog on a road.\n")
-    command("ifvit", "export", finished_run, "--out", export)
-    fresh_command(
-        "ifvit", "sample", export, "--prompts-file", prompts, "--guidance-scale", 4,
-        "--num-inference-steps", 10, "--seed", 3, "--out", tmp_path / "samples",
-    )  # fmt: skip
-    for ours, theirs in zip(pixels(tmp_path / "samples"), pixels(samples), strict=True):
-        assert np.array_equal(ours, theirs)
-    checkpoint = newest_checkpoint(finished_run / "checkpoints")
-    assert checkpoint is not None
-    average = checkpoint.read_all("ema-0.9")
-    loaded = ifvit.load_model(export).state_dict()
-    assert all(torch.equal(loaded[name], average[name]) for name in average)
-
-
-def test_an_export_in_half_precision_says_so(finished_run: Path, tmp_path: Path, ifvit_main: Command) -> None:
-    export = tmp_path / "export"
-    done = ifvit_main("export", finished_run, "--out", export, "--precision", "fp16")
-    description = (export / "description.txt").read_text().strip()
-    refused = ifvit_main("export", export, "--out", tmp_path / "again", code=2)
-    assert "is a model folder already, export takes a run" in refused.stderr
-    assert description.endswith("EMA 0.9, fp16") and done.stdout == f"{export}: {description}\n"
-    rounded = ifvit.load_model(export).state_dict()
-    checkpoint = newest_checkpoint(finished_run / "checkpoints")
-    assert checkpoint is not None
-    average = checkpoint.read_all("ema-0.9")
-    assert all(torch.equal(rounded[name], average[name].half().float()) for name in average)
-
-
-def test_training_starts_from_an_export(
-    finished_run: Path, tiny_recipe_file: Path, tmp_path: Path, command: Command, ifvit_main: Command
-) -> None:
-    export = tmp_path / "export"
-    ifvit_main("export", finished_run, "--out", export)
-    sets = [f"runtime.runs_root={tmp_path}", f"train.init_from={export}", "train.max_steps=1", "sampling.prompts=[]"]
-    command("ifvit", "train", tiny_recipe_file, *(part for each in sets for part in ("--set", each)))
-    start, exported = weights(tmp_path / "tiny"), ifvit.load_model(export).state_dict()
-    assert all(torch.equal(start[name], exported[name]) for name in exported)  # the first learning rate is 0
 
 
 def test_token_ids_train_like_stored_embeddings(
