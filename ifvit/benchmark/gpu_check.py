@@ -22,6 +22,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,16 @@ from ifvit.config.errors import UserError
 from ifvit.config.schema import DiffusionConfig, ModelConfig, OptimizerConfig, RuntimeConfig, TrainConfig
 from ifvit.diffusion.objective import Objective
 from ifvit.diffusion.schedule import NoiseSchedule
-from ifvit.model.attention import BACKENDS, backend_failure, math_attention, output_and_gradients, set_attention_backend
+from ifvit.model.attention import BACKENDS, activate
+from ifvit.model.attention_cache import user_cache_folder
+from ifvit.model.attention_check import (
+    attention_calls,
+    backend_failure,
+    largest_errors,
+    make_probes,
+    output_and_gradients,
+)
+from ifvit.model.attention_choice import choose_for_training
 from ifvit.model.flops import count_flops
 from ifvit.model.uvit import UViT
 from ifvit.runtime.distributed import find_ranks, start_process_group, stop_process_group, training_device
@@ -52,7 +62,6 @@ CELLS = {
     "cross_early": ("cross_attention", EARLY),
     "cross_intermediate": ("cross_attention", INTERMEDIATE),
 }
-LENGTHS = {"image": (257, 257), "concat": (334, 334), "cross_attention": (257, 334), "text": (77, 77)}  # queries, keys
 
 
 # Each part of the report, measured in this process and, after it has left its process group, by commands.
@@ -124,26 +133,22 @@ def say(line: str) -> None:
 
 def check_attention(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> list[dict[str, Any]]:
     """Per backend and shape: why it fails or None, the largest error against float32, seconds forward and backward."""
-    batch, heads = (64, 8) if device.type == "cuda" else (2, 2)
+    sizes = {} if device.type == "cuda" else {"hidden_size": 128, "num_attention_heads": 2}
     rows = []
-    for name, function in BACKENDS.items():
-        failure = backend_failure(name, device, dtype)
-        for place, (queries, keys) in LENGTHS.items():
-            row: dict[str, Any] = {"backend": name, "shape": place, "failure": failure}
-            if failure is None:
-                generator = torch.Generator(device).manual_seed(0)
-                probes = [
-                    torch.randn(batch, heads, length, 64, generator=generator, device=device)
-                    for length in (queries, keys, keys)
-                ]
-                rounded = [probe.to(dtype) for probe in probes]
-                measured = output_and_gradients(function, rounded)
-                exact = output_and_gradients(math_attention, [probe.float() for probe in rounded])
-                errors = zip(measured, exact, strict=True)
-                row["max_error"] = max((ours.float() - theirs).abs().max().item() for ours, theirs in errors)
-                row["seconds"] = median_seconds(lambda: output_and_gradients(function, rounded), device, 20)  # noqa: B023
-            rows.append(row)
-            say(f"attention {name:9} {place:16} {failure or row['max_error']}")
+    for cell, (conditioning, fusion) in CELLS.items():
+        config = ModelConfig.model_validate({"conditioning": conditioning, "fusion": fusion, **sizes})
+        for call in attention_calls(config, 64 if device.type == "cuda" else 2):
+            for name, function in BACKENDS.items():
+                failure = backend_failure(name, [call], dtype, device)
+                row: dict[str, Any] = {"backend": name, "cell": cell, "shape": call.text, "failure": failure}
+                if failure is None:
+                    probes, cotangent = make_probes(call, dtype, device)
+                    measured = output_and_gradients(function, probes, cotangent)
+                    row["max_error"] = max(largest_errors(measured, probes, cotangent))
+                    step = partial(output_and_gradients, function, probes, cotangent)
+                    row["seconds"] = median_seconds(step, device, 20)
+                rows.append(row)
+                say(f"attention {cell} {name:9} {call.text}: {failure or row['max_error']}")
     return rows
 
 
@@ -155,7 +160,8 @@ def measure_cell(name: str, device: torch.device, batch_size: int, steps: int) -
         size |= {"hidden_size": 64, "num_attention_heads": 2, "sample_size": 8}
         batch_size, steps = 4, 3
     config = ModelConfig.model_validate(size)
-    backend = set_attention_backend("auto", device, [torch.bfloat16], config.attention_head_dim)
+    backend = choose_for_training("auto", config, batch_size, torch.bfloat16, device, user_cache_folder()).backend
+    activate(backend, torch.bfloat16)
     gc.collect()  # an engine before this one refers to itself
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -30,7 +30,7 @@ from ifvit.evaluation.protocol import differing_fields, evaluation_protocol, sho
 from ifvit.evaluation.references import real_images, reconstructed
 from ifvit.evaluation.registry import METRICS, measure_all
 from ifvit.evaluation.results import FORMAT_VERSION, RECIPE_FILE, RESULTS_FILE, OlderResultsError, read_results
-from ifvit.model.attention import set_attention_backend
+from ifvit.model.attention_choice import activate_for_sampling
 from ifvit.runtime.distributed import Ranks, training_device
 from ifvit.runtime.environment import cpu_model, git_state, gpu_names, package_versions
 from ifvit.runtime.files import write_atomically
@@ -64,7 +64,9 @@ class Evaluation:
         trained.check_encoders(self.encoders)
         self.clip = load_clip(self.recipe, clip, self.device)
         self.notice = " ".join(filter(None, (self.encoders.notice, self.clip.notice)))
-        self.attention_backend = set_attention_backend(self.recipe.runtime.attention_backend, self.device)
+        self.attention_backend = activate_for_sampling(
+            self.recipe.runtime.attention_backend, self.recipe.model, self.device
+        ).backend
         self.image_size = self.recipe.model.sample_size * self.encoders.autoencoder.factor
         self.reals = [real_images(listed.images, self.image_size) for listed in self.lists]
         self.checkpoint = {

@@ -12,6 +12,7 @@ from ifvit.config.loading import leaves
 from ifvit.config.schema import Recipe
 from ifvit.data.training_data import TrainingData
 from ifvit.encoders.loading import Encoders
+from ifvit.model.attention_choice import AttentionChoice
 from ifvit.model.flops import count_flops
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.environment import append_attempt, environment_record
@@ -34,7 +35,7 @@ class RunReport:
         state: TrainState,
         ranks: Ranks,
         device: torch.device,
-        attention_backend: str,
+        attention: AttentionChoice,
     ) -> None:
         self.recipe = recipe
         self.directory = directory
@@ -43,11 +44,12 @@ class RunReport:
         environment = environment_record(
             str(device),
             ranks.world_size,
-            attention_backend,
+            attention.backend,
             {"autoencoder": encoders.autoencoder.identity, "text_encoder": encoders.text_encoder.identity},
             data.digest,
             encoders_notice=encoders.notice,
             first_step=state.step,
+            attention=attention.record(),
             **counted,
         )
         self.attempt = append_attempt(directory.environment_file, environment)
@@ -55,10 +57,10 @@ class RunReport:
         self.say(
             f"{recipe.model.conditioning}, {recipe.model.fusion.schedule} fusion, {counted['parameters']:,} parameters"
             f", {recipe.train.precision}, ZeRO {recipe.runtime.zero_stage}, {ranks.world_size} rank(s) on {device.type}"
-            f", attention: {attention_backend}"
+            f", attention: {attention.backend}"
         )
-        if encoders.notice:
-            self.say(encoders.notice)
+        for notice in filter(None, (*attention.notices, encoders.notice)):
+            self.say(notice)
         self.log = MetricsLog(directory.metrics_file, directory.discarded_metrics_file)
         self.log.resume(state.step)
         self.tracker = make_tracker(recipe, directory, environment, self.attempt) if recipe.tracking.mlflow else None

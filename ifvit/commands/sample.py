@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ifvit.commands.trained_model import load_trained_model
     from ifvit.diffusion.guidance import omega_from_guidance_scale
     from ifvit.encoders.loading import load_encoders
-    from ifvit.model.attention import set_attention_backend
+    from ifvit.model.attention_choice import activate_for_sampling
     from ifvit.runtime.distributed import Ranks, training_device
     from ifvit.runtime.progress import Progress
     from ifvit.sampling.grid import labelled_grid
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     recipe, sampling = trained.recipe, trained.recipe.sampling
     encoders = load_encoders(recipe, device)
-    backend = set_attention_backend(recipe.runtime.attention_backend, device)
+    backend = activate_for_sampling(recipe.runtime.attention_backend, recipe.model, device).backend
     sampler = trained.sampler(encoders, device)
     guidance_scale, omega = sampling.guidance_scale, omega_from_guidance_scale(sampling.guidance_scale)
     protocol = {

@@ -35,13 +35,13 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from ifvit.benchmark.step_time import measure_steps
-    from ifvit.model.attention import set_attention_backend
+    from ifvit.model.attention_choice import activate_for_sampling
     from ifvit.runtime.distributed import Ranks, training_device
     from ifvit.runtime.environment import cpu_model, gpu_names
     from ifvit.runtime.progress import Progress
 
     device = training_device(Ranks())
-    backend = set_attention_backend(recipes[0].runtime.attention_backend, device)
+    backend = activate_for_sampling(recipes[0].runtime.attention_backend, recipes[0].model, device).backend
     with Progress(len(recipes) * (arguments.windows + 1), "measuring", unit="windows") as progress:
         times = measure_steps(
             recipes, arguments.batch_size, arguments.windows, arguments.steps, device, progress.advance

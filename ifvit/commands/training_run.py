@@ -8,6 +8,7 @@ import torch
 from ifvit.checkpoint.load import Checkpoint, newest_checkpoint, read_weights, restore_state
 from ifvit.checkpoint.manifest import read_manifest
 from ifvit.commands.run_report import RunReport
+from ifvit.commands.shared_attention import shared_attention_choice
 from ifvit.commands.training_hooks import make_hooks
 from ifvit.config.errors import UserError
 from ifvit.config.schema import Recipe
@@ -18,7 +19,6 @@ from ifvit.diffusion.objective import Objective
 from ifvit.diffusion.schedule import NoiseSchedule
 from ifvit.encoders.loading import load_encoders
 from ifvit.model import weights as model_folder
-from ifvit.model.attention import set_attention_backend
 from ifvit.model.uvit import UViT
 from ifvit.runtime.agreement import agreed_errors, gathered, on_first_rank, patient_group
 from ifvit.runtime.distributed import Ranks
@@ -49,9 +49,9 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
     num_local_ranks = max(gathered(ranks, ranks.local_rank)) + 1
     with agreed_errors(ranks):
         data.check_cache(recipe.train.global_batch_size, ranks.world_size, num_local_ranks)
-    backend = shared_attention_backend(recipe, ranks, device)
+    directory = RunDirectory(Path(recipe.runtime.runs_root) / recipe.name)
+    attention = shared_attention_choice(recipe, directory, ranks, device)
     with agreed_errors(ranks):  # only now, so that no mistake above leaves a run behind
-        directory = RunDirectory(Path(recipe.runtime.runs_root) / recipe.name)
         if ranks.rank == 0:
             directory, _ = open_run(recipe)  # holds the lock from here on
             check_same_shards(directory, data)
@@ -69,7 +69,7 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
         return 0
     with agreed_errors(ranks):
         is_first = ranks.rank == 0
-        report = RunReport(recipe, directory, data, encoders, state, ranks, device, backend) if is_first else None
+        report = RunReport(recipe, directory, data, encoders, state, ranks, device, attention) if is_first else None
     with ExitStack() as stack:
         if report:
             stack.enter_context(report)
@@ -131,19 +131,6 @@ def check_same_shards(directory: RunDirectory, data: TrainingData) -> None:
             "(shards at an address come in lanes, those in a folder do not); restore those, or start under another "
             "name (--set name=...)"
         )
-
-
-def shared_attention_backend(recipe: Recipe, ranks: Ranks, device: torch.device) -> str:
-    """Make the backend that rank 0 finds best, or the recipe names, the active one on every rank."""
-
-    def activate(name: str) -> str:
-        # Training may be in bf16; grids are made in float32.
-        dtypes = {torch.float32, torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32}
-        return set_attention_backend(name, device, dtypes, recipe.model.attention_head_dim)
-
-    name = on_first_rank(ranks, lambda: activate(recipe.runtime.attention_backend))
-    with agreed_errors(ranks):
-        return activate(name)
 
 
 def with_scaling_factor(recipe: Recipe, scaling_factor: float) -> Recipe:

@@ -297,7 +297,9 @@ class RuntimeConfig(Section):
     runs_root: Folder = "runs"  # the run lives in {runs_root}/{name}
     zero_stage: Literal[0, 1] = 1
     watchdog_seconds: PositiveInt = 120  # a collective operation that takes longer ends the job
-    attention_backend: Literal["auto", "xformers", "sdpa", "math"] = "auto"
+    # auto: on a GPU the fastest whose output and gradients are right, timed once (kept in XDG_CACHE_HOME/ifvit).
+    # flash, cudnn, efficient: torch's kernel of that name; sdpa: torch's own choice among them; math: written out.
+    attention_backend: Literal["auto", "xformers", "flash", "cudnn", "efficient", "sdpa", "math"] = "auto"
 
 
 class Recipe(Section):

@@ -26,8 +26,8 @@ def report(tmp_path_factory: pytest.TempPathFactory, command: Command) -> dict[s
 
 
 def test_attention_backends_are_measured_or_say_why_not(report: dict[str, Any]) -> None:
-    assert {row["backend"] for row in report["attention"] if row["failure"] is None} == {"sdpa", "math"}
-    assert all(row["failure"] or row["max_error"] < 0.05 for row in report["attention"])
+    assert {row["backend"] for row in report["attention"] if row["failure"] is None} == {"flash", "sdpa", "math"}
+    assert all(row["failure"] or row["max_error"] < 0.1 for row in report["attention"])
 
 
 def test_the_four_cells_train(report: dict[str, Any]) -> None:

@@ -59,7 +59,8 @@ def test_a_run_is_a_directory_that_explains_itself(finished_run: Path) -> None:
     ]
     assert [record["step"] for record in curve(finished_run)] == list(range(1, 13))
     (attempt,) = json.loads((finished_run / "environment.json").read_text())["attempts"]
-    assert attempt["attention_backend"] == "sdpa"
+    assert attempt["attention_backend"] == attempt["attention"]["backend"] == "sdpa"
+    assert attempt["attention"]["reason"] == "the first that is right"
     assert "Random weights in the autoencoder and the text encoder" in attempt["encoders_notice"]
 
 
