@@ -1,68 +1,79 @@
 """Saves the training state every so many steps, and when training ends."""
 
-from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
-
+from ifvit.checkpoint.commit import Contents
+from ifvit.checkpoint.host_buffer import HostBuffer
 from ifvit.checkpoint.layout import WEIGHTS, ema_kind
-from ifvit.checkpoint.save import save_checkpoint
+from ifvit.checkpoint.manifest import Progress, recipe_sha256
+from ifvit.checkpoint.saver import CheckpointSaver
+from ifvit.checkpoint.share import own_pieces
 from ifvit.config.schema import Recipe
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.fragments import MOMENTS
-from ifvit.training.state import NonFiniteError, StepResult, TrainState
+from ifvit.training.state import StepResult, TrainState
 
 
 class CheckpointHook:
     """Writes `checkpoints/step-...` every `checkpoint.every_steps` steps and at the end, on all ranks together."""
 
     def __init__(self, checkpoints: Path, recipe: Recipe, engine: DeepSpeedEngine, ema: Ema, ranks: Ranks) -> None:
-        self.checkpoints = checkpoints
         self.recipe = recipe
         self.engine = engine
         self.ema = ema
-        self.ranks = ranks
-        self.saved_step = 0
+        kinds = (WEIGHTS, *MOMENTS, *(ema_kind(decay) for decay in ema.averages))
+        contents = Contents(
+            shapes={name: tuple(parameter.shape) for name, parameter in engine.module.named_parameters()},
+            kinds=kinds,
+            zero_stage=recipe.runtime.zero_stage,
+            model=recipe.model.model_dump(mode="json"),
+            recipe_sha256=recipe_sha256(recipe),
+        )
+        pieces = own_pieces(engine.fragments, ranks, is_sharded=engine.is_sharded)
+        device = next(engine.module.parameters()).device
+        buffer = HostBuffer(kinds, pieces, device)
+        self.saver = CheckpointSaver(
+            checkpoints, recipe.checkpoint, contents, buffer, ranks, recipe.runtime.watchdog_seconds
+        )
+
+    @property
+    def stall_seconds(self) -> float:
+        """How long the last save kept training waiting."""
+        return self.saver.stall_seconds
 
     def on_start(self, state: TrainState) -> None:
-        self.saved_step = state.step
+        self.saver.prepare()
+        self.saver.saved = self.progress(state) if state.step else None
 
     def on_step(self, state: TrainState, result: StepResult) -> None:
+        self.saver.poll()
         if state.step % self.recipe.checkpoint.every_steps == 0:
             self.save(state)
 
     def on_stop(self, state: TrainState) -> None:
-        if state.step > self.saved_step:
-            self.save(state)
+        """Returns when the last step is on disk; raises SaveError when it cannot be saved."""
+        self.saver.wait()
+        if state.step == 0 or self.is_saved(state):
+            return
+        self.save(state)
+        self.saver.wait()
+        if not self.is_saved(state):
+            raise self.saver.error(f"step {state.step} could not be saved")
 
     def save(self, state: TrainState) -> None:
         fragments = self.engine.fragments
         values = {WEIGHTS: [fragment.weight for fragment in fragments]}
         values |= {kind: [self.engine.moment(fragment, kind) for fragment in fragments] for kind in MOMENTS}
         values |= {ema_kind(decay): averages for decay, averages in self.ema.averages.items()}
-        refuse_non_finite(values, state.step)
-        save_checkpoint(
-            self.checkpoints,
-            state,
-            self.engine.module,
-            fragments,
-            values,
-            model=self.recipe.model.model_dump(mode="json"),
-            zero_stage=self.recipe.runtime.zero_stage,
-            ranks=self.ranks,
-            keep_last=self.recipe.checkpoint.keep_last,
-        )
-        self.saved_step = state.step
+        self.saver.start(self.progress(state), values)
 
+    def is_saved(self, state: TrainState) -> bool:
+        saved = self.saver.saved
+        return saved is not None and (saved.step, saved.skipped_batches) == (state.step, state.skipped_batches)
 
-def refuse_non_finite(values: Mapping[str, Sequence[Tensor]], step: int) -> None:
-    """Raises NonFiniteError on every rank unless all values on all ranks are finite. Collective."""
-    largest = [norm for tensors in values.values() for norm in torch._foreach_norm(list(tensors), float("inf"))]
-    is_finite = torch.isfinite(torch.stack(largest)).all().int() if largest else torch.ones((), dtype=torch.int)
-    dist.all_reduce(is_finite, dist.ReduceOp.MIN)
-    if not is_finite.item():
-        raise NonFiniteError(f"weights, moments or averages are not finite at step {step}, which is not saved")
+    def progress(self, state: TrainState) -> Progress:
+        bad_steps = deepcopy(state.bad_steps)  # training goes on and changes it
+        return Progress(state.step, state.samples_seen, state.skipped_batches, bad_steps, optimizer_steps=state.step)

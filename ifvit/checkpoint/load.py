@@ -1,8 +1,6 @@
 """Reading a checkpoint: the newest one that verifies, whole parameters or any part of them, at any number of ranks."""
 
 import sys
-from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ifvit.checkpoint.layout import WEIGHTS, ema_kind, rank_file, saved_steps, step_folder, tensor_key
-from ifvit.checkpoint.manifest import DamagedCheckpointError, Manifest, verify
+from ifvit.checkpoint.manifest import DamagedCheckpointError, Manifest
+from ifvit.checkpoint.verification import verify
 from ifvit.config.errors import UserError
-from ifvit.training.ema import Ema
-from ifvit.training.engine import DeepSpeedEngine
-from ifvit.training.fragments import MOMENTS
-from ifvit.training.state import TrainState
+from ifvit.runtime.agreement import agreed_errors, gathered, patient_group
+from ifvit.runtime.distributed import Ranks
 
 
 class Checkpoint:
@@ -25,7 +22,7 @@ class Checkpoint:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.files: dict[int, Any] = {}
+        self.files: dict[tuple[int, str], Any] = {}
 
     def read(self, kind: str, name: str, start: int, numel: int) -> Tensor:
         """Elements `start` .. `start + numel` of the flattened parameter `name`: (numel,) float32."""
@@ -33,7 +30,7 @@ class Checkpoint:
         for part in self.manifest.parameters[name].parts:
             low, high = max(start, part.start), min(start + numel, part.start + part.numel)
             if low < high:
-                stored = self.file(part.rank).get_slice(tensor_key(kind, name))
+                stored = self.file(part.rank, kind).get_slice(tensor_key(kind, name))
                 pieces.append(stored[low - part.start : high - part.start])
         result = torch.cat(pieces)
         assert result.numel() == numel, f"{self.folder}: {kind} of {name} has a gap"
@@ -47,51 +44,39 @@ class Checkpoint:
             for name, parameter in stored
         }
 
-    def file(self, rank: int) -> Any:
-        if rank not in self.files:
-            self.files[rank] = safe_open(self.folder / rank_file(rank), framework="pt")
-        return self.files[rank]
+    def file(self, rank: int, kind: str) -> Any:
+        if (rank, kind) not in self.files:
+            self.files[rank, kind] = safe_open(self.folder / rank_file(rank, kind), framework="pt")
+        return self.files[rank, kind]
 
 
-def newest_checkpoint(checkpoints: Path) -> Checkpoint | None:
+def newest_checkpoint(checkpoints: Path, ranks: Ranks = Ranks()) -> Checkpoint | None:  # noqa: B008 (frozen)
     """The newest checkpoint that verifies, or None where none was ever saved. Rejected ones are named on stderr.
+
+    Collective: each rank reads a share of the files, and all take the same checkpoint.
 
     Raises UserError when checkpoints are there and all are damaged: a run never starts silently from scratch.
     """
-    rejected = False
-    for step in reversed(saved_steps(checkpoints)):
+    steps = gathered(ranks, saved_steps(checkpoints))[0]
+    if not steps:
+        return None
+    group = patient_group() if ranks.world_size > 1 else None
+    for step in reversed(steps):
         folder = step_folder(checkpoints, step)
+        manifest, damage = None, ""
         try:
-            return Checkpoint(folder, verify(folder))
-        except DamagedCheckpointError as damage:
-            rejected = True
-            print(f"rejected checkpoint {folder}: {damage}", file=sys.stderr, flush=True)
-    if rejected:
+            manifest = verify(folder, ranks)
+        except DamagedCheckpointError as error:
+            damage = str(error)
+        damages = [found for found in gathered(ranks, damage, group) if found]
+        if not damages and manifest is not None:
+            return Checkpoint(folder, manifest)
+        if ranks.rank == 0:
+            print(f"rejected checkpoint {folder}: {damages[0]}", file=sys.stderr, flush=True)
+    with agreed_errors(ranks):
         raise UserError(
             f"{checkpoints}: no checkpoint is intact; restore one, or start under another name (--set name=...)"
         )
-    return None
-
-
-def restore_state(checkpoint: Checkpoint, state: TrainState, engine: DeepSpeedEngine, ema: Ema) -> None:
-    """Put this rank's part of moments and averages, and the progress, where training goes on from.
-
-    The weights must be in the model before the engine is made: it copies them.
-    """
-    engine.create_moments(checkpoint.manifest.step)
-    for kind in MOMENTS:
-        copy_parts(checkpoint, kind, engine, [engine.moment(fragment, kind) for fragment in engine.fragments])
-    for decay, averages in ema.averages.items():
-        copy_parts(checkpoint, ema_kind(decay), engine, averages)
-    state.step = checkpoint.manifest.step
-    state.samples_seen = checkpoint.manifest.samples_seen
-    state.skipped_batches = checkpoint.manifest.skipped_batches
-    state.bad_steps = deepcopy(checkpoint.manifest.bad_steps)
-
-
-def copy_parts(checkpoint: Checkpoint, kind: str, engine: DeepSpeedEngine, targets: Sequence[Tensor]) -> None:
-    for fragment, target in zip(engine.fragments, targets, strict=True):
-        target.copy_(checkpoint.read(kind, fragment.name, fragment.start, target.numel()))
 
 
 def read_weights(checkpoint: Checkpoint, decay: float | None = None) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import sys
 from ifvit.config.arguments import add_recipe_arguments, recipe_from
 
 NON_FINITE_EXIT_CODE = 3
+UNSAVED_EXIT_CODE = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ifvit.runtime.tracking import set_mlflow_environment
 
     set_mlflow_environment()  # on every rank and before DeepSpeed, which imports mlflow
+    from ifvit.checkpoint.saver import SaveError
     from ifvit.commands.training_run import run_training
     from ifvit.runtime.distributed import find_ranks, start_process_group, stop_process_group, training_device
     from ifvit.training.state import NonFiniteError
@@ -34,5 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
         if ranks.rank == 0:
             print(f"stopped: {stop}; the last checkpoint is from before", file=sys.stderr)
         return NON_FINITE_EXIT_CODE
+    except SaveError as stop:
+        if ranks.rank == 0:
+            print(f"stopped: {stop}", file=sys.stderr)
+        return UNSAVED_EXIT_CODE
     finally:
         stop_process_group()

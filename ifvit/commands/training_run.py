@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from ifvit.checkpoint.load import Checkpoint, newest_checkpoint, read_weights, restore_state
-from ifvit.checkpoint.manifest import read_manifest
+from ifvit.checkpoint.load import Checkpoint, newest_checkpoint, read_weights
+from ifvit.checkpoint.resume import restore_state
 from ifvit.commands.run_report import RunReport
 from ifvit.commands.shared_attention import shared_attention_choice
 from ifvit.commands.training_hooks import make_hooks
@@ -20,7 +20,7 @@ from ifvit.diffusion.schedule import NoiseSchedule
 from ifvit.encoders.loading import load_encoders
 from ifvit.model import weights as model_folder
 from ifvit.model.uvit import UViT
-from ifvit.runtime.agreement import agreed_errors, gathered, on_first_rank, patient_group
+from ifvit.runtime.agreement import agreed_errors, gathered, patient_group
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.environment import last_attempt
 from ifvit.runtime.run_directory import RunDirectory, open_run
@@ -55,7 +55,7 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
         if ranks.rank == 0:
             directory, _ = open_run(recipe)  # holds the lock from here on
             check_same_shards(directory, data)
-    checkpoint = shared_checkpoint(directory, ranks)
+    checkpoint = newest_checkpoint(directory.checkpoints, ranks)
     with agreed_errors(ranks):
         model = initial_model(recipe, checkpoint).to(device)
     engine = DeepSpeedEngine(model, recipe.train, recipe.optimizer, recipe.runtime, ranks.world_size)
@@ -137,17 +137,6 @@ def with_scaling_factor(recipe: Recipe, scaling_factor: float) -> Recipe:
     """The recipe with the shards' scaling factor where it leaves it to them, so that the run's recipe says it."""
     encoders = recipe.encoders.model_copy(update={"scaling_factor": scaling_factor})
     return recipe.model_copy(update={"encoders": encoders})
-
-
-def shared_checkpoint(directory: RunDirectory, ranks: Ranks) -> Checkpoint | None:
-    """The newest intact checkpoint on every rank; rank 0 alone reads all of it to verify it."""
-
-    def folder_of_newest() -> Path | None:
-        newest = newest_checkpoint(directory.checkpoints)
-        return None if newest is None else newest.folder
-
-    folder = on_first_rank(ranks, folder_of_newest)
-    return None if folder is None else Checkpoint(folder, read_manifest(folder))
 
 
 def initial_model(recipe: Recipe, checkpoint: Checkpoint | None) -> UViT:

@@ -253,7 +253,19 @@ class CheckpointConfig(Section):
     """When the training state is saved, and how many of the saved states are kept."""
 
     every_steps: PositiveInt = 10_000
-    keep_last: PositiveInt = 3
+    keep_last: PositiveInt = 3  # newest intact ones
+    milestone_every_steps: PositiveInt | None = None  # those of steps that this divides are kept for ever
+    asynchronous: bool = True  # training goes on while files are written
+    max_failed_saves: PositiveInt = 3  # in a row; then the run ends with an error
+
+    @model_validator(mode="after")
+    def check_milestones(self) -> "CheckpointConfig":
+        if self.milestone_every_steps is not None and self.milestone_every_steps % self.every_steps:
+            raise field_error(
+                "milestone_every_steps",
+                f"is {self.milestone_every_steps}, must be a multiple of every_steps = {self.every_steps}",
+            )
+        return self
 
 
 class SamplingConfig(Section):

@@ -35,6 +35,8 @@ def agreed_errors(ranks: Ranks, group: dist.ProcessGroup | None = None) -> Itera
 
 def gathered(ranks: Ranks, value: Result, group: dist.ProcessGroup | None = None) -> list[Result]:
     """Every rank's `value`, which must be small, in the order of the ranks."""
+    if ranks.world_size == 1:
+        return [value]  # also without a process group
     everyones: list[Any] = [None] * ranks.world_size
     dist.all_gather_object(everyones, value, group)
     return everyones

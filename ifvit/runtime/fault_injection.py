@@ -26,6 +26,12 @@ POINTS = {
     "step.backward": "before a backward pass, whose end reduces gradients over the ranks",
     "step.optimizer": "before the optimiser step",
     "step.hooks": "before the hooks of a step",
+    "checkpoint.copied": "a rank has copied what it will write",
+    "checkpoint.write": "before a rank writes a file of a checkpoint",
+    "checkpoint.file_written": "a rank has written a file of a checkpoint",
+    "checkpoint.before_manifest": "all ranks have written their files",
+    "checkpoint.before_rename": "the manifest is on disk, the checkpoint has no name yet",
+    "checkpoint.renamed": "the checkpoint exists, nobody was told yet",
 }
 SIGNALS = {
     "kill": signal.SIGKILL,

@@ -96,13 +96,13 @@ def test_sampling_what_is_no_run(tmp_path: Path, ifvit_main: Command) -> None:
 
 def test_a_damaged_checkpoint_is_passed_over_by_name(short_run: Path, tmp_path: Path, ifvit_main: Command) -> None:
     shutil.copytree(short_run, tmp_path / "tiny")
-    newest = tmp_path / "tiny/checkpoints/step-00000002" / rank_file(0)
+    newest = tmp_path / "tiny/checkpoints/step-00000002" / rank_file(0, "weights")
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
     arguments = ["sample", tmp_path / "tiny", "--prompt", "a", "--out", tmp_path / "out"]
     taken = ifvit_main(*arguments)
-    assert "rejected checkpoint" in taken.stderr and "step-00000002: rank-00000.safetensors" in taken.stderr
+    assert "rejected checkpoint" in taken.stderr and "step-00000002: rank-00000.weights.safetensors" in taken.stderr
     assert "step 1" in json.loads((tmp_path / "out/samples.json").read_text())["weights"]
     (tmp_path / "tiny/checkpoints/step-00000001/manifest.json").unlink()
     assert "no checkpoint is intact" in one_line(ifvit_main(*arguments, code=2).stderr)

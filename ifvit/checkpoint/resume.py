@@ -1,0 +1,35 @@
+"""Puts a checkpoint into an engine, at any ZeRO stage and number of ranks."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+from torch import Tensor
+
+from ifvit.checkpoint.layout import ema_kind
+from ifvit.checkpoint.load import Checkpoint
+from ifvit.training.ema import Ema
+from ifvit.training.engine import DeepSpeedEngine
+from ifvit.training.fragments import MOMENTS
+from ifvit.training.state import TrainState
+
+
+def restore_state(checkpoint: Checkpoint, state: TrainState, engine: DeepSpeedEngine, ema: Ema) -> None:
+    """Put this rank's part of moments and averages, and the progress, where training goes on from.
+
+    The weights must be in the model before the engine is made: it copies them.
+    """
+    progress = checkpoint.manifest.progress
+    engine.create_moments(progress.optimizer_steps)
+    for kind in MOMENTS:
+        copy_parts(checkpoint, kind, engine, [engine.moment(fragment, kind) for fragment in engine.fragments])
+    for decay, averages in ema.averages.items():
+        copy_parts(checkpoint, ema_kind(decay), engine, averages)
+    state.step = progress.step
+    state.samples_seen = progress.samples_seen
+    state.skipped_batches = progress.skipped_batches
+    state.bad_steps = deepcopy(progress.bad_steps)
+
+
+def copy_parts(checkpoint: Checkpoint, kind: str, engine: DeepSpeedEngine, targets: Sequence[Tensor]) -> None:
+    for fragment, target in zip(engine.fragments, targets, strict=True):
+        target.copy_(checkpoint.read(kind, fragment.name, fragment.start, target.numel()))
