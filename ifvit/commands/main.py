@@ -11,6 +11,7 @@ from ifvit.config.verbs import run_verb
 VERBS = {
     "validate": "check a recipe and print it with every default filled in",
     "flops": "parameters and FLOPs of a recipe's model",
+    "plan": "memory, time and disk that a recipe needs on so many GPUs; needs none itself",
     "train": "train a recipe, or go on with the run that has its name",
     "sample": "make images from prompts with a run, an export or imported weights",
     "evaluate": "measure a run on captions of images it was not trained on: distance, CLIP score, counts",

@@ -40,7 +40,7 @@ def test_nothing_heavy_is_imported(statement: str, repository: Path) -> None:
     recovered="-",
     lost="nothing",
 )
-@pytest.mark.parametrize("verb", ["train", "flops", "bench step", "data audit", "validate"])
+@pytest.mark.parametrize("verb", ["train", "flops", "plan", "bench step", "data audit", "validate"])
 def test_a_mistake_in_a_recipe_does_not_wait_for_them(verb: str, repository: Path) -> None:
     """Fault F18."""
     arguments = [*verb.split(), "recipes/demo.yaml", "--set", "model.dept=2"]

@@ -1,0 +1,105 @@
+"""Seconds of a step: compute, communication that nothing hides, the optimiser, and waiting for data."""
+
+from dataclasses import dataclass
+
+from ifvit.benchmark.frozen_models import TEXT_BLOCK_PARAMETERS
+from ifvit.benchmark.plan_memory import zero_config
+from ifvit.benchmark.plan_request import SAMPLES_PER_SECOND, PlanRequest
+from ifvit.benchmark.planned_model import PlannedModel
+
+FORWARD_AND_BACKWARD = 3  # a training step's FLOPs are three forward passes'
+BACKWARD_SHARE = 2 / 3
+HIDEABLE = 0.8  # of the pass that it runs beside
+ADAM_BYTES = 28  # per parameter: reads weight, gradient and both moments, writes all but the gradient
+AVERAGE_BYTES = 12  # per parameter and decay: reads weight and average, writes the average
+
+
+@dataclass(frozen=True)
+class Communication:
+    """What one rank sends and receives in a step, in values (numbers) and bytes; P is the number of parameters.
+
+    `hideable_bytes` travel while the GPU computes.
+    """
+
+    operations: str
+    values: int
+    num_bytes: int
+    hideable_bytes: int
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """The parts of a step's time; `communication` is all of it, `exposed` what the step waits for."""
+
+    forward_and_backward: float
+    recomputation: float
+    text_encoder: float
+    communication: float
+    exposed: float
+    optimizer: float
+    data: float
+
+    @property
+    def compute(self) -> float:
+        return self.forward_and_backward + self.recomputation + self.text_encoder
+
+    @property
+    def waiting_for_data(self) -> float:
+        return max(0.0, self.data - self.compute)
+
+    @property
+    def step(self) -> float:
+        return self.compute + self.exposed + self.optimizer + self.waiting_for_data
+
+
+def step_communication(request: PlanRequest, model: PlannedModel) -> Communication:
+    """By ZeRO stage. Gradients are reduced in float32; an all-reduce costs twice what a reduce-scatter does."""
+    if request.world_size == 1:
+        return Communication("none", 0, 0, 0)
+    stage, weight = request.zero_stage, request.bytes_per_weight
+    num = model.num_parameters * (request.world_size - 1) // request.world_size
+    overlaps = bool(zero_config(request).get("overlap_comm", False))
+    if stage == 0:
+        return Communication("all-reduce of gradients", 2 * num, 8 * num, 0)
+    if stage == 1 and request.recipe.train.precision == "bf16":
+        # DeepSpeed's bf16 optimiser of stage 1 all-reduces and then gathers: 3 P where 2 P would do.
+        operations = "all-reduce of gradients, all-gather of weights"
+        return Communication(operations, 3 * num, (8 + weight) * num, 0)
+    if stage < 3:
+        operations = "reduce-scatter of gradients, all-gather of weights"
+        return Communication(operations, 2 * num, (4 + weight) * num, 4 * num if overlaps and stage == 2 else 0)
+    operations = "all-gather of weights in both passes, reduce-scatter of gradients"
+    return Communication(operations, 3 * num, (2 * weight + 4) * num, (2 * weight + (4 if overlaps else 0)) * num)
+
+
+def step_seconds(request: PlanRequest, model: PlannedModel, communication: Communication) -> StepSeconds:
+    recipe, device, assumed = request.recipe, request.device, request.assumptions
+    peak = device.bf16_tflops if recipe.train.precision == "bf16" else device.fp32_tflops
+    forward = request.rows_per_rank * model.forward_gflops / (1000 * peak * assumed.mfu)
+    text = 0.0
+    if recipe.data.text_storage == "token_ids":
+        # In float32, as the text encoder runs; a matrix product reaches most of that peak.
+        flops = 2 * TEXT_BLOCK_PARAMETERS * recipe.model.num_text_tokens * request.rows_per_rank
+        text = flops / (1e12 * device.fp32_tflops * max(assumed.mfu, 0.6))
+    launches = request.rows_per_rank // recipe.train.micro_batch_size * model.step.num_operations
+    both = max(FORWARD_AND_BACKWARD * forward, launches * assumed.launch_microseconds / 1e6)
+    link = request.link_gb_per_second
+    hidden = min(communication.hideable_bytes / (1e9 * link), HIDEABLE * BACKWARD_SHARE * both)
+    seconds = communication.num_bytes / (1e9 * link)
+    per_second = assumed.samples_per_second or SAMPLES_PER_SECOND[recipe.data.text_storage]
+    return StepSeconds(
+        forward_and_backward=both,
+        recomputation=0.0,
+        text_encoder=text,
+        communication=seconds,
+        exposed=seconds - hidden,
+        optimizer=optimizer_seconds(request, model),
+        data=request.rows_per_rank / per_second,
+    )
+
+
+def optimizer_seconds(request: PlanRequest, model: PlannedModel) -> float:
+    """AdamW and averages, bound by the memory they read and write."""
+    held = model.num_parameters / request.num_shards
+    averages = AVERAGE_BYTES * len(request.recipe.ema.decays)
+    return held * (ADAM_BYTES + averages) / (1e9 * request.device.bandwidth_gb_per_second)

@@ -1,0 +1,136 @@
+"""The planner against numbers worked out by hand, for the paper's cell: P = 47,843,492."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ifvit.benchmark.plan import Plan, fitting_changes, make_plan
+from ifvit.benchmark.plan_request import Assumptions, PlanRequest
+from ifvit.benchmark.plan_text import plan_json, plan_text
+from ifvit.benchmark.planned_device import device_named
+from ifvit.config.errors import UserError
+from ifvit.config.loading import load_recipe
+
+RECIPE = Path(__file__).parents[3] / "recipes/coco256/cross_intermediate.yaml"
+P = 47_843_492
+FP32 = "train.precision=fp32"
+
+
+def planned(
+    *overrides: str, gpu: str = "h200", nodes: int = 1, gpus_per_node: int = 8, assumptions: Assumptions | None = None
+) -> Plan:
+    recipe = load_recipe(RECIPE, ["train.micro_batch_size=32", *overrides])
+    device = device_named(gpu)
+    assert device is not None
+    return make_plan(PlanRequest(recipe, device, nodes, gpus_per_node, assumptions or Assumptions()))
+
+
+def part_bytes(plan: Plan) -> dict[str, int]:
+    return {part.name: part.num_bytes for part in plan.parts}
+
+
+def test_state_at_stage_1_in_bf16() -> None:
+    parts = part_bytes(planned())
+    share = P // 8
+    assert parts["weights"] == 2 * P
+    assert parts["fp32 master"] == 4 * share
+    assert parts["gradients"] == 6 * P
+    assert parts["Adam moments"] == 8 * share
+    assert parts["EMA"] == 4 * share
+
+
+def test_state_at_stage_0_in_float32_is_20_bytes_per_parameter() -> None:
+    parts = part_bytes(planned("runtime.zero_stage=0", FP32, "ema.decays=[0.999, 0.9999]"))
+    assert "fp32 master" not in parts
+    assert parts["weights"] + parts["gradients"] + parts["Adam moments"] + parts["EMA"] == (4 + 4 + 8 + 2 * 4) * P
+
+
+def test_the_total_is_the_sum_and_names_its_largest_part() -> None:
+    plan = planned()
+    assert plan.memory_gb == pytest.approx(sum(part_bytes(plan).values()) / 1e9)
+    assert plan.largest_part.name == "activations"
+    assert plan.fits
+
+
+def test_where_it_does_not_fit_the_next_smaller_micro_batch_does() -> None:
+    plan = planned("train.micro_batch_size=256", gpu="4090", gpus_per_node=1)
+    assert plan.fits  # 20.2 of 24 GB
+    tight = replace(plan, request=replace(plan.request, device=replace(plan.request.device, memory_gb=16.0)))
+    assert not tight.fits
+    changes = fitting_changes(tight)
+    assert changes[0].setting == "train.micro_batch_size=128"
+    assert changes[0].memory_gb < 16
+    text = plan_text(tight, changes)
+    assert "does NOT fit" in text
+    assert "--set train.micro_batch_size=128" in text
+
+
+def test_communication_in_values_and_bytes() -> None:
+    moved = P * 7 // 8
+    bf16, fp32 = planned().communication, planned(FP32).communication
+    stage_0 = planned(FP32, "runtime.zero_stage=0").communication
+    assert (stage_0.values, stage_0.num_bytes) == (2 * moved, 8 * moved)
+    assert (fp32.values, fp32.num_bytes) == (2 * moved, 8 * moved)
+    assert (bf16.values, bf16.num_bytes) == (3 * moved, 10 * moved)  # DeepSpeed all-reduces, then gathers
+    assert planned("train.micro_batch_size=256", gpus_per_node=1).communication.num_bytes == 0
+
+
+def test_seconds_of_a_step() -> None:
+    seconds = planned().seconds
+    assert seconds.forward_and_backward == pytest.approx(3 * 32 * 25.567e9 / (0.4 * 989.4e12), rel=1e-3)
+    assert seconds.exposed == pytest.approx(10 * P * 7 / 8 / 450e9, rel=1e-6)  # nothing hides it: overlap_comm is off
+    assert seconds.optimizer == pytest.approx((28 + 12) * P / 8 / 4.8e12, rel=1e-6)
+    assert seconds.waiting_for_data == 0
+    assert seconds.step == pytest.approx(seconds.forward_and_backward + seconds.exposed + seconds.optimizer)
+    slow = planned(assumptions=Assumptions(samples_per_second=1000)).seconds
+    assert slow.step == pytest.approx(seconds.step + 0.032 - seconds.compute)
+
+
+def test_between_nodes_the_ports_of_a_node_work_together() -> None:
+    assert planned(nodes=2, gpus_per_node=4).request.link_gb_per_second == 4 * 50
+    assert planned(nodes=2, gpus_per_node=4, gpu="4090").request.link_gb_per_second == 32
+
+
+def test_few_samples_are_bound_by_the_start_of_kernels() -> None:
+    plan = planned("train.micro_batch_size=1", "train.global_batch_size=8")
+    assert plan.seconds.forward_and_backward == pytest.approx(plan.model.step.num_operations * 5e-6)
+    assert 500 < plan.model.step.num_operations < 2000
+
+
+def test_disk_and_the_interval_between_saves() -> None:
+    plan = planned()
+    assert plan.storage.checkpoint == 16 * P
+    assert plan.storage.checkpoints == 4 * 16 * P  # three are kept while one is written
+    assert plan.storage.shards == pytest.approx(50e9, rel=0.03)  # facts.md: 1.4 + 49 GB
+    interval = plan.checkpoint_interval
+    assert interval.hours_between_failures == 50_677 / 8
+    assert interval.seconds == pytest.approx((2 * 16 * P / 1e9 * 50_677 / 8 * 3600) ** 0.5)
+
+
+def test_token_ids_cost_the_text_encoder_and_less_disk() -> None:
+    plan = planned("data.text_storage=token_ids")
+    assert plan.storage.shards == pytest.approx(1.7e9, rel=0.1)
+    # 2 x 85 M x 77 tokens x 32 rows in float32 at 60% of 66.9 TFLOP/s
+    assert plan.seconds.text_encoder == pytest.approx(2 * 85.05e6 * 77 * 32 / (0.6 * 66.9e12), rel=1e-3)
+
+
+def test_json_has_the_numbers_of_the_text() -> None:
+    plan = planned()
+    record = plan_json(plan, [])
+    assert record["parameters"] == P
+    assert record["memory_gb"] == plan.memory_gb
+    assert record["seconds"]["step"] == plan.seconds.step
+    assert f"{P:,} parameters" in plan_text(plan, [])
+
+
+def test_a_batch_that_cannot_be_split_is_the_users_mistake() -> None:
+    with pytest.raises(UserError, match=r"train\.micro_batch_size: 32 x 3 ranks = 96 does not divide"):
+        planned(gpus_per_node=3)
+
+
+def test_the_model_is_known_without_a_gpu() -> None:
+    model = planned().model
+    assert model.num_parameters == P
+    assert model.forward_gflops == pytest.approx(25.567, abs=1e-3)
+    assert model.largest_block == (12 + 2) * 512**2 + (1 + 4 + 1 + 1) * 512 + 4 * 512  # two norms, biases, a skip
