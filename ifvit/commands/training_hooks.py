@@ -1,5 +1,6 @@
 """What watches a training run from outside its loop: stopping, metrics, checkpoints, sample grids."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -7,15 +8,17 @@ import torch
 from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.commands.run_report import RunReport
 from ifvit.config.schema import Recipe
+from ifvit.data.online_text import with_prompt_embeds
 from ifvit.data.training_data import TrainingData
+from ifvit.data.validation_set import ValidationSet
 from ifvit.diffusion.objective import Objective
 from ifvit.encoders.loading import Encoders
 from ifvit.model.flops import count_flops
-from ifvit.model.uvit import UViT
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.run_directory import RunDirectory
 from ifvit.sampling.preview import PreviewHook
 from ifvit.sampling.sampler import Sampler
+from ifvit.training.averaged_model import AveragedModel
 from ifvit.training.device_use import DeviceUse
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
@@ -25,6 +28,7 @@ from ifvit.training.phases import Phases
 from ifvit.training.state import Hook
 from ifvit.training.stopping import StopHook
 from ifvit.training.timestep_losses import TimestepLosses
+from ifvit.training.validation import ValidationLoss
 from ifvit.training.weight_norms import WeightNorms
 
 
@@ -32,6 +36,7 @@ def make_hooks(
     recipe: Recipe,
     directory: RunDirectory,
     data: TrainingData,
+    validation_set: ValidationSet | None,
     encoders: Encoders,
     objective: Objective,
     engine: DeepSpeedEngine,
@@ -48,16 +53,20 @@ def make_hooks(
         WeightNorms(engine.fragments, engine.is_sharded, recipe),
         DeviceUse(recipe, ranks, device, forward_gflops),
     ]
+    is_averaged_used = bool(recipe.sampling.prompts) or validation_set is not None
+    averaged = AveragedModel(recipe, engine, ema, device) if is_averaged_used else None
+    if averaged is not None and validation_set is not None:
+        encode = partial(with_prompt_embeds, text_encoder=encoders.text_encoder)
+        meters.append(ValidationLoss(recipe, validation_set, objective, encode, averaged, ranks, device))
     log, progress = (report.log, report.progress) if report else (None, None)
     hooks: list[Hook] = [
         StopHook(ranks),
         MetricsHook(recipe, ranks, meters, log, progress),
         CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks),
     ]
-    if recipe.sampling.prompts:
-        preview_model = UViT(recipe.model).to(device)
+    if averaged is not None and recipe.sampling.prompts:
         sampler = Sampler(
-            preview_model,
+            averaged.model,
             encoders.autoencoder,
             encoders.text_encoder.encode_prompts,
             data.null_prompt_embeds,
@@ -68,9 +77,7 @@ def make_hooks(
             device,
         )
         on_grid = report.grid_written if report else ignore_grid
-        hooks.append(
-            PreviewHook(directory.samples, recipe, sampler, preview_model, engine, ema, ranks, on_grid, encoders.notice)
-        )
+        hooks.append(PreviewHook(directory.samples, recipe, sampler, averaged, ranks, on_grid, encoders.notice))
     return hooks
 
 

@@ -15,6 +15,7 @@ from ifvit.config.schema import Recipe
 from ifvit.data.loader import BatchLoader
 from ifvit.data.online_text import with_prompt_embeds
 from ifvit.data.training_data import TrainingData, open_training_data, without_secrets
+from ifvit.data.validation_set import open_validation_set
 from ifvit.diffusion.objective import Objective
 from ifvit.diffusion.schedule import NoiseSchedule
 from ifvit.encoders.loading import load_encoders
@@ -39,13 +40,18 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
     with agreed_errors(ranks):
         num_micro_batches(recipe.train, ranks.world_size)
         data = open_training_data(recipe.data)
+        validation_set = open_validation_set(recipe.data, recipe.tracking.validation_num_samples)
         recipe = without_secrets(recipe)
         encoders = load_encoders(recipe, device)
         data.check(recipe, encoders.autoencoder.identity, encoders.text_encoder.identity)
+        if validation_set is not None:
+            validation_set.check(recipe, encoders.autoencoder.identity, encoders.text_encoder.identity)
         check_initial_weights(recipe)
         scaling_factor = data.scaling_factor(recipe.encoders.scaling_factor)
         recipe = with_scaling_factor(recipe, scaling_factor)
-    check_same_on_all_ranks(data, ranks)
+    check_same_on_all_ranks(data.digest, data.places, ranks)
+    if validation_set is not None:
+        check_same_on_all_ranks(validation_set.shard_set.digest, validation_set.shard_set.place, ranks)
     num_local_ranks = max(gathered(ranks, ranks.local_rank)) + 1
     with agreed_errors(ranks):
         data.check_cache(recipe.train.global_batch_size, ranks.world_size, num_local_ranks)
@@ -98,7 +104,9 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
         )
         batches = (with_prompt_embeds(batch.to(device), encoders.text_encoder) for batch in loader)
         phases = Phases()
-        hooks = make_hooks(recipe, directory, data, encoders, objective, engine, ema, phases, ranks, device, report)
+        hooks = make_hooks(
+            recipe, directory, data, validation_set, encoders, objective, engine, ema, phases, ranks, device, report
+        )
         train(state, engine, objective, batches, ema, hooks, recipe.train, recipe.optimizer, phases)
     return 0 if state.step >= recipe.train.max_steps else INTERRUPTED_EXIT_CODE
 
@@ -111,13 +119,13 @@ def check_initial_weights(recipe: Recipe) -> None:
         model_folder.check_same_model(there, recipe.model, f"train.init_from: {folder}")
 
 
-def check_same_on_all_ranks(data: TrainingData, ranks: Ranks) -> None:
+def check_same_on_all_ranks(digest: str, places: str, ranks: Ranks) -> None:
     """Raises UserError where a rank has opened shards of other content, such as an old copy on its machine's disk."""
-    digests = gathered(ranks, data.digest)
+    digests = gathered(ranks, digest)
     with agreed_errors(ranks):
         if others := [rank for rank, digest in enumerate(digests) if digest != digests[0]]:
             raise UserError(
-                f"{data.places}: has other shards on rank {others[0]} than on rank 0 ({len(others)} of "
+                f"{places}: has other shards on rank {others[0]} than on rank 0 ({len(others)} of "
                 f"{ranks.world_size} ranks differ); give all machines the same"
             )
 

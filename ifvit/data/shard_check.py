@@ -15,6 +15,7 @@ def check_shards(
     text_encoder_identity: Mapping[str, Any] | None = None,
     *,
     split: str | None = None,
+    split_field: str = "data.split",
     name: str | None = None,
 ) -> None:
     """Raises UserError where `shard_set` was made with other values than the recipe's.
@@ -24,7 +25,7 @@ def check_shards(
     """
     model, shapes = recipe.model, shard_set.shapes
     values: list[tuple[str, Any, Any]] = [
-        (f"data.mixture.{name}.split" if name else "data.split", split or recipe.data.split, shard_set.split),
+        (f"data.mixture.{name}.split" if name else split_field, split or recipe.data.split, shard_set.split),
         ("data.text_storage", recipe.data.text_storage, shard_set.text_storage),
         ("model.sample_size", model.sample_size, shapes.sample_size),
         ("model.in_channels", model.in_channels, shapes.latent_channels),

@@ -7,14 +7,10 @@ import numpy as np
 import torch.distributed as dist
 
 from ifvit.config.schema import Recipe
-from ifvit.model.uvit import UViT
-from ifvit.model.weights import load_weights
 from ifvit.runtime.distributed import Ranks
 from ifvit.sampling.grid import labelled_grid
 from ifvit.sampling.sampler import Sampler
-from ifvit.training.ema import Ema
-from ifvit.training.engine import DeepSpeedEngine
-from ifvit.training.gathering import gather_parameters
+from ifvit.training.averaged_model import AveragedModel
 from ifvit.training.state import StepResult, TrainState
 
 
@@ -26,20 +22,17 @@ class PreviewHook:
         folder: Path,
         recipe: Recipe,
         sampler: Sampler,
-        model: UViT,
-        engine: DeepSpeedEngine,
-        ema: Ema,
+        averaged: AveragedModel,
         ranks: Ranks,
         on_grid: Callable[[Path, int], None],
         notice: str = "",
     ) -> None:
-        """`model` is the sampler's own; `on_grid` hears of each file on rank 0; `notice` is written on each sheet."""
+        """`sampler` has the model of `averaged`; `on_grid` hears of each file on rank 0; `notice` is written on each
+        sheet."""
         self.folder = folder
         self.recipe = recipe
         self.sampler = sampler
-        self.model = model
-        self.engine = engine
-        self.ema = ema
+        self.averaged = averaged
         self.ranks = ranks
         self.on_grid = on_grid
         self.notice = notice
@@ -57,11 +50,7 @@ class PreviewHook:
             self.write_grid(state.step)
 
     def write_grid(self, step: int) -> None:
-        decay = self.recipe.ema.decays[0]
-        weights = gather_parameters(
-            self.engine.module, self.engine.fragments, self.ema.averages[decay], is_sharded=self.engine.is_sharded
-        )
-        load_weights(self.model, weights, "the averaged weights")
+        self.averaged.gather()
         prompts = self.recipe.sampling.prompts
         mine = prompts[self.ranks.rank :: self.ranks.world_size]
         images = list(self.sampler.sample(mine, self.recipe.seed)) if mine else []
@@ -70,7 +59,8 @@ class PreviewHook:
         if self.ranks.rank == 0:
             ordered = [everyones[index % self.ranks.world_size].pop(0) for index in range(len(prompts))]
             guidance_scale = self.recipe.sampling.guidance_scale
-            title = f"{self.recipe.name}, step {step}, guidance scale {guidance_scale:g}, EMA {decay:g}. {self.notice}"
+            weights = f"EMA {self.averaged.decay:g}"
+            title = f"{self.recipe.name}, step {step}, guidance scale {guidance_scale:g}, {weights}. {self.notice}"
             path = self.folder / f"step-{step:08d}.png"
             labelled_grid(np.stack(ordered), prompts, title).save(path)
             self.on_grid(path, step)
