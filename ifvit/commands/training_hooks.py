@@ -1,4 +1,4 @@
-"""What watches a training run from outside its loop: stopping, metrics, checkpoints, sample grids."""
+"""What watches a training run from outside its loop: metrics, checkpoints, sample grids."""
 
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,8 @@ from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.meter import Meter
 from ifvit.training.metrics import MetricsHook
-from ifvit.training.phases import Phases
+from ifvit.training.phases import CHECKPOINT, METRICS, SAMPLING, PhaseHook, Phases
 from ifvit.training.state import Hook
-from ifvit.training.stopping import StopHook
 from ifvit.training.timestep_losses import TimestepLosses
 from ifvit.training.validation import ValidationLoss
 from ifvit.training.weight_norms import WeightNorms
@@ -60,9 +59,8 @@ def make_hooks(
         meters.append(ValidationLoss(recipe, validation_set, objective, encode, averaged, ranks, device))
     log, progress = (report.log, report.progress) if report else (None, None)
     hooks: list[Hook] = [
-        StopHook(ranks),
-        MetricsHook(recipe, ranks, meters, log, progress),
-        CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks),
+        PhaseHook(MetricsHook(recipe, ranks, meters, log, progress), METRICS, phases),
+        PhaseHook(CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks), CHECKPOINT, phases),
     ]
     if averaged is not None and recipe.sampling.prompts:
         sampler = Sampler(
@@ -77,7 +75,8 @@ def make_hooks(
             device,
         )
         on_grid = report.grid_written if report else ignore_grid
-        hooks.append(PreviewHook(directory.samples, recipe, sampler, averaged, ranks, on_grid, encoders.notice))
+        preview_hook = PreviewHook(directory.samples, recipe, sampler, averaged, ranks, on_grid, encoders.notice)
+        hooks.append(PhaseHook(preview_hook, SAMPLING, phases))
     return hooks
 
 

@@ -28,8 +28,8 @@ from ifvit.runtime.run_directory import RunDirectory, open_run
 from ifvit.runtime.seeding import derived_seed
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine, num_micro_batches
+from ifvit.training.guards import Guards
 from ifvit.training.loop import train
-from ifvit.training.phases import Phases
 from ifvit.training.state import TrainState
 
 INTERRUPTED_EXIT_CODE = 75  # saved; the same command goes on
@@ -37,6 +37,11 @@ INTERRUPTED_EXIT_CODE = 75  # saved; the same command goes on
 
 def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
     """Start or continue the run of `recipe` on these ranks; the exit code. The process group must exist."""
+    with Guards(recipe.runtime, ranks) as guards:
+        return run_guarded(recipe, ranks, device, guards)
+
+
+def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guards) -> int:
     with agreed_errors(ranks):
         num_micro_batches(recipe.train, ranks.world_size)
         data = open_training_data(recipe.data)
@@ -103,11 +108,12 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> int:
             global_batch_size=recipe.train.global_batch_size,
         )
         batches = (with_prompt_embeds(batch.to(device), encoders.text_encoder) for batch in loader)
-        phases = Phases()
+        phases = guards.phases
         hooks = make_hooks(
             recipe, directory, data, validation_set, encoders, objective, engine, ema, phases, ranks, device, report
         )
-        train(state, engine, objective, batches, ema, hooks, recipe.train, recipe.optimizer, phases)
+        stop_hook = guards.stop_hook(recipe.train.max_steps)
+        train(state, engine, objective, batches, ema, [stop_hook, *hooks], recipe.train, recipe.optimizer, phases)
     return 0 if state.step >= recipe.train.max_steps else INTERRUPTED_EXIT_CODE
 
 

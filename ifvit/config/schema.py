@@ -309,6 +309,9 @@ class RuntimeConfig(Section):
     runs_root: Folder = "runs"  # the run lives in {runs_root}/{name}
     zero_stage: Literal[0, 1] = 1
     watchdog_seconds: PositiveInt = 120  # a collective operation that takes longer ends the job
+    # Wall clock of one start, from the process's start. It saves and ends with exit code 75 early enough for the save,
+    # but not before one step is made.
+    max_hours: PositiveFloat | None = None
     # auto: on a GPU the fastest whose output and gradients are right, timed once (kept in XDG_CACHE_HOME/ifvit).
     # flash, cudnn, efficient: torch's kernel of that name; sdpa: torch's own choice among them; math: written out.
     attention_backend: Literal["auto", "xformers", "flash", "cudnn", "efficient", "sdpa", "math"] = "auto"

@@ -68,5 +68,5 @@ def train(
         phases.enter(HOOKS, number)
         for hook in hooks:
             hook.on_step(state, result)
-    for hook in reversed(hooks):
+    for hook in hooks:
         hook.on_stop(state)

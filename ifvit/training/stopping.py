@@ -1,44 +1,61 @@
-"""Ends training at a step boundary when the process is told to stop, on all ranks at the same step."""
+"""Ends training at a step boundary when a process is told to stop, on all ranks at the same step."""
 
-import os
 import signal
-from types import FrameType
-from typing import Any
+import socket
 
 import torch
 import torch.distributed as dist
 
+from ifvit.runtime.agreement import gathered
 from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.stop_requests import StopRequests
+from ifvit.training.phases import CHECKPOINT, Phases
 from ifvit.training.state import StepResult, TrainState
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+OUT_OF_TIME = 1000  # above all signals' numbers
+MAX_RANKS = 1 << 32
+# What is left for the last save: twice the longest one so far and the longest step, and this for what was never seen.
+SHARE_LEFT = 0.05
+MOST_SECONDS_LEFT = 300.0
 
 
 class StopHook:
-    """Sets `stop_reason` after a signal on any rank; the checkpoint hook then saves. A second signal ends at once."""
+    """Sets `stop_reason` after a signal on any rank, or when the time is up; the checkpoint hook then saves.
 
-    def __init__(self, ranks: Ranks) -> None:
+    The ranks agree through the CPU: nothing waits for the device. Where the time is up before the first step, that
+    step is still made, so that a run that is started again and again comes to its end.
+    """
+
+    def __init__(self, ranks: Ranks, requests: StopRequests, phases: Phases, max_steps: int) -> None:
         self.ranks = ranks
-        self.received = 0
-        self.previous_handlers: dict[signal.Signals, Any] = {}
+        self.requests = requests
+        self.phases = phases
+        self.max_steps = max_steps
 
     def on_start(self, state: TrainState) -> None:
-        for number in SIGNALS:
-            self.previous_handlers[number] = signal.signal(number, self.receive)
+        self.agree(state, self.requests.received or 0)
 
     def on_step(self, state: TrainState, result: StepResult) -> None:
-        received = torch.tensor(self.received)
+        if state.step < self.max_steps:  # else it ends anyway
+            is_out_of_time = self.requests.is_out_of_time(self.seconds_to_save())
+            self.agree(state, OUT_OF_TIME if is_out_of_time else self.requests.received or 0)
+
+    def on_stop(self, state: TrainState) -> None: ...
+
+    def agree(self, state: TrainState, request: int) -> None:
+        """Collective. Of several requests the largest number wins, of equal ones the lowest rank's."""
+        agreed = torch.tensor(request * MAX_RANKS + MAX_RANKS - 1 - self.ranks.rank)
         if self.ranks.world_size > 1:
-            dist.all_reduce(received, dist.ReduceOp.MAX)  # on the CPU, beside the device's own queue
-        if received.item():
-            state.stop_reason = signal.Signals(int(received)).name
+            dist.all_reduce(agreed, dist.ReduceOp.MAX)
+        number, rank = divmod(int(agreed), MAX_RANKS)
+        if number:
+            name = "runtime.max_hours" if number == OUT_OF_TIME else signal.Signals(number).name
+            rank = MAX_RANKS - 1 - rank
+            host = gathered(self.ranks, socket.gethostname())[rank]
+            state.stop_reason = f"{name} on rank {rank} ({host})"
 
-    def on_stop(self, state: TrainState) -> None:
-        for number, handler in self.previous_handlers.items():
-            signal.signal(number, handler)
-
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self.received = number
+    def seconds_to_save(self) -> float:
+        if self.requests.max_seconds is None:
+            return 0.0
+        unseen = min(SHARE_LEFT * self.requests.max_seconds, MOST_SECONDS_LEFT)
+        return unseen + 2 * self.phases.longest[CHECKPOINT] + max(self.phases.step_seconds, default=0.0)
