@@ -6,7 +6,7 @@ from types import TracebackType
 from ifvit.config.schema import RuntimeConfig
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.stop_requests import StopRequests
-from ifvit.training.phases import Phases
+from ifvit.training.phases import START, Phases
 from ifvit.training.stopping import StopHook
 
 
@@ -25,6 +25,7 @@ class Guards:
 
     def __enter__(self) -> "Guards":
         self.stack.enter_context(self.requests)
+        self.phases.enter(START, 0)
         return self
 
     def __exit__(

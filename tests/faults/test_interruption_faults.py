@@ -1,0 +1,138 @@
+"""F02, F03: what tells a run to stop is obeyed at a step's end, and the same command goes on exactly."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.fault_injection import VARIABLE
+from tests.distributed.rank_pool import RankPool
+from tests.distributed.training_runs import assert_bit_equal, curve, train_run
+from tests.faults.training_processes import TrainingProcesses
+from tests.training_fixtures import Train
+
+GRIDS = ["sampling.prompts=[one dog, two cats]", "sampling.num_inference_steps=3", "sampling.every_steps=3"]
+
+
+def train_with_faults(ranks: Ranks, faults: str, **arguments: Any) -> int | str:
+    os.environ[VARIABLE] = faults
+    try:
+        return train_run(ranks, **arguments)
+    finally:
+        del os.environ[VARIABLE]
+
+
+@pytest.fixture(scope="module")
+def whole(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight steps on two ranks in one go."""
+    root = tmp_path_factory.mktemp("whole")
+    assert train(2, root, "train.micro_batch_size=4") == [0, 0]
+    return root
+
+
+@pytest.mark.fault(
+    "F02",
+    injected="TERM, USR1, USR2 on one rank: while it loads, mid-step, at a save, at a sample grid",
+    detected="all ranks agree at a step's end; rank 0 says which signal on which rank",
+    recovered="saved, exit code 75, the same command goes on exactly",
+    lost="nothing",
+)
+@pytest.mark.parametrize(
+    ("faults", "last_step"),
+    [
+        ("step.start@1=usr1", 0),
+        ("step.backward@0:3=term", 3),
+        ("step.checkpoint@1:4=usr2", 5),
+        ("step.sampling@1:3=usr1", 4),
+    ],
+)
+def test_a_signal_at_any_moment_stops_all_ranks_exactly(
+    pools: dict[int, RankPool], shards_root: Path, whole: Path, tmp_path: Path, faults: str, last_step: int
+) -> None:
+    arguments = {"shards_root": shards_root, "runs_root": tmp_path, "overrides": ["train.micro_batch_size=4", *GRIDS]}
+    assert pools[2].run(train_with_faults, faults=faults, **arguments) == [75, 75]
+    done = [record["step"] for record in curve(tmp_path)] if last_step else []
+    assert done == list(range(1, last_step + 1))
+    assert pools[2].run(train_run, **arguments) == [0, 0]
+    assert_bit_equal(tmp_path, whole)
+
+
+@pytest.mark.fault(
+    "F02",
+    injected="USR1 in the last step",
+    detected="-",
+    recovered="the run ends as it would have, exit code 0, its last grid is there",
+    lost="nothing",
+)
+def test_a_signal_in_the_last_step_is_no_interruption(
+    pools: dict[int, RankPool], shards_root: Path, whole: Path, tmp_path: Path
+) -> None:
+    arguments = {"shards_root": shards_root, "runs_root": tmp_path, "overrides": ["train.micro_batch_size=4", *GRIDS]}
+    assert pools[2].run(train_with_faults, faults="step.data:8=usr1", **arguments) == [0, 0]
+    assert (tmp_path / "tiny/samples/step-00000008.png").is_file()
+    assert_bit_equal(tmp_path, whole)
+
+
+@pytest.mark.fault(
+    "F03",
+    injected="the time limit is over in every start",
+    detected="each start makes one step, saves, and says runtime.max_hours",
+    recovered="exit code 75 until the last step, then 0; exact",
+    lost="nothing",
+)
+def test_a_time_limit_stops_every_start_and_the_run_comes_to_its_end(
+    pools: dict[int, RankPool], shards_root: Path, whole: Path, tmp_path: Path
+) -> None:
+    overrides = ["train.micro_batch_size=4", "runtime.max_hours=1.0e-6"]
+    arguments = {"shards_root": shards_root, "runs_root": tmp_path, "overrides": overrides}
+    codes = [pools[2].run(train_run, **arguments) for _ in range(8)]
+    assert codes == [[75, 75]] * 7 + [[0, 0]]
+    assert_bit_equal(tmp_path, whole)
+
+
+@pytest.mark.fault(
+    "F02",
+    injected="TERM twice, the second one while the rank waits for another in a collective operation",
+    detected="the process says so",
+    recovered="it ends at once; the same command goes on from the last checkpoint",
+    lost="steps since the last checkpoint",
+)
+def test_a_second_signal_ends_a_rank_that_hangs(shards_root: Path, whole: Path, tmp_path: Path) -> None:
+    ranks = TrainingProcesses(tmp_path, shards_root, 2, faults="step.forward@1:6=sleep 600")
+    while not (tmp_path / "runs/tiny/checkpoints/step-00000004").is_dir():
+        time.sleep(0.1)
+    time.sleep(2)  # until it waits for rank 1 in step 6
+    ranks.send(0, signal.SIGTERM)
+    ranks.wait_for("SIGTERM: stops and saves after this step")
+    time.sleep(1.5)
+    ranks.send(0, signal.SIGTERM)
+    assert ranks.wait(60, ranks=[0]) == [128 + signal.SIGTERM]
+    assert "the second signal, ended at once" in ranks.stderr()
+    assert TrainingProcesses(tmp_path, shards_root, 2).wait() == [0, 0]
+    assert_bit_equal(tmp_path / "runs", whole)
+
+
+@pytest.mark.slow_fault
+@pytest.mark.fault(
+    "F03",
+    injected="a time limit, and three starts of the same command after it, with MLflow",
+    detected="rank 0 says runtime.max_hours",
+    recovered="the same run directory and the same MLflow run",
+    lost="nothing",
+)
+def test_a_time_limit_and_three_restarts_are_one_run(shards_root: Path, tmp_path: Path) -> None:
+    fields = ("tracking.mlflow=true", "runtime.max_hours=1.0e-6", "train.max_steps=4")
+    identities, codes = set(), []
+    for _ in range(4):
+        command = TrainingProcesses(tmp_path, shards_root, 1, *fields)
+        codes += command.wait()
+        assert ("stopped by runtime.max_hours on rank 0" in command.stderr()) == (codes[-1] == 75)
+        identities.add(json.loads((command.run_folder / "mlflow.json").read_text())["run_id"])
+    assert codes == [75, 75, 75, 0]
+    assert len(identities) == 1
+    assert [record["step"] for record in curve(tmp_path / "runs")] == [1, 2, 3, 4]
