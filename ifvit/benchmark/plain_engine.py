@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ifvit.config.schema import OptimizerConfig
 from ifvit.training.optimizer import make_optimizer
+from ifvit.training.state import StepOutcome
 
 
 class PlainEngine:
@@ -18,10 +19,10 @@ class PlainEngine:
     def backward(self, micro_loss: Tensor) -> None:
         micro_loss.backward()
 
-    def step(self, learning_rate: float) -> Tensor:
+    def step(self, learning_rate: float) -> StepOutcome:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return grad_norm
+        return StepOutcome(grad_norm, torch.zeros_like(grad_norm, dtype=torch.bool))

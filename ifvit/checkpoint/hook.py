@@ -13,7 +13,7 @@ from ifvit.config.schema import Recipe
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
-from ifvit.training.fragments import MOMENTS
+from ifvit.training.fragments import MOMENTS, parameter_shapes
 from ifvit.training.state import StepResult, TrainState
 
 
@@ -26,7 +26,7 @@ class CheckpointHook:
         self.ema = ema
         kinds = (WEIGHTS, *MOMENTS, *(ema_kind(decay) for decay in ema.averages))
         contents = Contents(
-            shapes={name: tuple(parameter.shape) for name, parameter in engine.module.named_parameters()},
+            shapes={name: tuple(shape) for name, shape in parameter_shapes(engine.module).items()},
             kinds=kinds,
             zero_stage=recipe.runtime.zero_stage,
             model=recipe.model.model_dump(mode="json"),
@@ -76,4 +76,4 @@ class CheckpointHook:
 
     def progress(self, state: TrainState) -> Progress:
         bad_steps = deepcopy(state.bad_steps)  # training goes on and changes it
-        return Progress(state.step, state.samples_seen, state.skipped_batches, bad_steps, optimizer_steps=state.step)
+        return Progress(state.step, state.samples_seen, state.skipped_batches, bad_steps, self.engine.optimizer_step())

@@ -214,6 +214,8 @@ class TrainConfig(Section):
     micro_batch_size: PositiveInt = 256  # samples per forward pass of one rank
     precision: Literal["fp32", "bf16"] = "bf16"
     caption_dropout_prob: Probability = 0.1
+    max_grad_norm: PositiveFloat | None = None  # longer gradients, over all parameters, are scaled to it; None: never
+    activation_checkpointing: Probability = 0.0  # share of the blocks that backward computes again: memory for time
     init_from: Folder | None = None  # folder with model weights (import-weights, export) to start from
     bad_steps: BadStepsConfig = BadStepsConfig()
 
@@ -307,7 +309,9 @@ class RuntimeConfig(Section):
     """What may change between two starts of the same run."""
 
     runs_root: Folder = "runs"  # the run lives in {runs_root}/{name}
-    zero_stage: Literal[0, 1] = 1
+    zero_stage: Literal[0, 1, 2, 3] = 1  # sharded over the ranks: 1 moments, 2 and gradients, 3 and weights
+    offload_optimizer: bool = False  # moments, float32 weights and update on the CPU; zero_stage 2 or 3
+    compile: bool = False  # torch.compile for each block
     watchdog_seconds: PositiveInt = 120  # a collective operation that takes longer ends the job
     # Wall clock of one start, from the process's start. It saves and ends with exit code 75 early enough for the save,
     # but not before one step is made.
@@ -351,5 +355,10 @@ class Recipe(Section):
                 "runtime.zero_stage",
                 "is 0 with train.precision bf16, which is another optimiser in DeepSpeed: use zero_stage 1, "
                 "also on one GPU, or precision fp32",
+            )
+        if self.runtime.offload_optimizer and self.runtime.zero_stage < 2:
+            raise field_error(
+                "runtime.offload_optimizer",
+                f"is true with runtime.zero_stage {self.runtime.zero_stage}, must be false there; use 2 or 3",
             )
         return self

@@ -25,6 +25,7 @@ POINTS = {
     "step.data": "before the batch of a step is asked for",
     "step.forward": "before a forward pass",
     "step.backward": "before a backward pass, whose end reduces gradients over the ranks",
+    "step.gradient": "a tensor: what a backward pass starts from, so that all gradients of this rank are scaled alike",
     "step.optimizer": "before the optimiser step",
     "step.hooks": "before the hooks of a step, and between them",
     "step.metrics": "before the metrics hook, in every step, whether it logs or not, and at the end",

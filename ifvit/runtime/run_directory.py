@@ -18,6 +18,7 @@ from ifvit.runtime.files import write_atomically
 CHANGEABLE = (
     "train.max_steps",
     "train.micro_batch_size",
+    "train.activation_checkpointing",
     "data.coco_root",
     "data.image_folder",
     "data.image_tars",

@@ -12,39 +12,49 @@ from torch import Tensor, nn
 
 from ifvit.config.errors import UserError
 from ifvit.config.schema import OptimizerConfig, RuntimeConfig, TrainConfig
-from ifvit.training.fragments import Fragment, base_optimizer, create_moments, local_fragments, moment
+from ifvit.model.uvit import UViT
+from ifvit.training.blocks import blocks_of, prepare_blocks
+from ifvit.training.deepspeed_config import deepspeed_config
+from ifvit.training.fragments import Fragment, create_moments, local_fragments, moment, optimizer_step
+from ifvit.training.guarded_update import GuardedUpdate
 from ifvit.training.optimizer import make_optimizer
-from ifvit.training.state import NonFiniteError
+from ifvit.training.state import StepOutcome
 
 
 class DeepSpeedEngine:
     """Trains `model` under DeepSpeed ZeRO. The process group must exist.
 
+    Every rank gives the whole model; at stage 3 its parameters are empty from then on, outside of their blocks.
+
     Attributes:
         model: the wrapped model; calling it is a forward pass in the recipe's precision.
+        module: `model` as given.
         num_micro_batches: how often `backward` is called for one `step`.
         fragments: this rank's part of the float32 weights.
+        is_sharded: whether the fragments of other ranks hold other parts.
     """
 
     def __init__(
-        self, model: nn.Module, train: TrainConfig, optimizer: OptimizerConfig, runtime: RuntimeConfig, world_size: int
+        self, model: UViT, train: TrainConfig, optimizer: OptimizerConfig, runtime: RuntimeConfig, world_size: int
     ) -> None:
         self.num_micro_batches = num_micro_batches(train, world_size)
-        initial_weights = {name: p.detach().flatten().float().clone() for name, p in model.named_parameters()}
-        torch_optimizer = make_optimizer(model, optimizer)
-        self.engine = initialize_deepspeed(model, torch_optimizer, train, runtime)
+        device = next(model.parameters()).device
+        initial_weights = {}
+        if train.precision == "bf16":
+            initial_weights = {name: p.detach().flatten().clone() for name, p in model.named_parameters()}
+        prepare_blocks(model, recomputed_share=train.activation_checkpointing, is_compiled=runtime.compile)
+        self.optimizer = make_optimizer(model, optimizer)
+        self.engine = initialize_deepspeed(model, self.optimizer, deepspeed_config(model, train, runtime))
         self.model: nn.Module = self.engine
         self.module = model
         self.fragments: list[Fragment] = local_fragments(model, self.engine)
         self.is_sharded = runtime.zero_stage > 0
-        # DeepSpeed rounds the weights to the training precision before it copies them to float32.
-        with torch.no_grad():
-            for fragment in self.fragments:
-                initial = initial_weights[fragment.name]
-                fragment.weight.copy_(initial.narrow(0, fragment.start, fragment.weight.numel()))
-        self.grad_norm: Tensor | None = None
+        # DeepSpeed rounds the weights to bf16 before it copies them to float32.
+        for fragment in self.fragments if initial_weights else ():
+            initial = initial_weights[fragment.name]
+            fragment.weight.copy_(initial.narrow(0, fragment.start, fragment.weight.numel()))
+        self.update = GuardedUpdate(self.optimizer, self.grad_norm, train.max_grad_norm, device)
         if not self.is_sharded:
-            torch_optimizer.register_step_pre_hook(self.keep_grad_norm)
             # At one rank the reduction would only flatten and unflatten all gradients.
             self.engine.enable_backward_allreduce = world_size > 1
 
@@ -52,32 +62,36 @@ class DeepSpeedEngine:
         """Add the gradients of `micro_loss`, one micro-batch's share of the mean over this rank's rows."""
         self.engine.backward(micro_loss)
 
-    def step(self, learning_rate: float) -> Tensor:
-        """Reduce the gradients over the ranks, update the weights; the gradient norm over all ranks, a scalar.
+    def step(self, learning_rate: float, must_skip: Tensor | None = None) -> StepOutcome:
+        """Reduce the gradients over the ranks and update the weights.
 
-        Raises NonFiniteError, with the weights unchanged, where ZeRO finds gradients that are not finite.
+        The update is left out, on all ranks alike and without the host waiting, where the gradients are not finite or
+        `must_skip` is true: a scalar bool, the same on all ranks.
         """
-        for group in self.engine.optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self.update.must_skip = must_skip
         self.engine.step()
-        # ZeRO leaves out an update with non-finite gradients, on all ranks alike; its own count would fall behind ours.
-        if getattr(self.engine.optimizer, "overflow", False):
-            raise NonFiniteError("the gradients are not finite")
-        grad_norm = self.grad_norm if self.grad_norm is not None else self.engine.get_global_grad_norm()
-        assert grad_norm is not None, "DeepSpeed gave no gradient norm"
-        return torch.as_tensor(grad_norm)
+        assert self.update.outcome is not None, "DeepSpeed made no update"
+        return self.update.outcome
 
     def moment(self, fragment: Fragment, key: str) -> Tensor:
         """The Adam moment `key` ("exp_avg", "exp_avg_sq") of `fragment`: a view (numel,) float32."""
-        return moment(fragment, key, base_optimizer(self.engine))
+        return moment(fragment, key, self.optimizer)
 
     def create_moments(self, step: int) -> None:
         """Zero moments, as a resumed run fills them, with the optimiser's own count at `step`."""
-        create_moments(self.fragments, base_optimizer(self.engine), step)
+        create_moments(self.fragments, self.optimizer, step)
 
-    def keep_grad_norm(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        # Stage 0 computes no norm of its own; here the gradients are reduced and not yet applied.
-        self.grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
+    def optimizer_step(self) -> int:
+        """The optimiser's own count: updates made, without the skipped ones. Waits for the device."""
+        return optimizer_step(self.optimizer)
+
+    def grad_norm(self) -> Tensor:
+        # ZeRO has it when the update begins; stage 0 computes none.
+        if self.is_sharded:
+            return torch.as_tensor(self.engine.optimizer._global_grad_norm)
+        return torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
 
 
 def num_micro_batches(train: TrainConfig, world_size: int) -> int:
@@ -92,37 +106,23 @@ def num_micro_batches(train: TrainConfig, world_size: int) -> int:
     return train.global_batch_size // per_pass
 
 
-def initialize_deepspeed(
-    model: nn.Module, optimizer: torch.optim.Optimizer, train: TrainConfig, runtime: RuntimeConfig
-) -> Any:
+def initialize_deepspeed(model: UViT, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise it warns at every start that it found no GPU
     import deepspeed
-    from deepspeed.utils import logger
+    from deepspeed.utils import logger, set_z3_leaf_module
 
     logger.setLevel(logging.WARNING)
+    # Through import_module, because the attribute deepspeed.comm.torch is the torch package.
     if not torch.cuda.is_available():
-        # On a CPU it would compile a shared-memory operation at start, a minute, and die without a compiler. Through
-        # import_module, because the attribute deepspeed.comm.torch is the torch package.
+        # On a CPU it would compile a shared-memory operation at start, a minute, and die without a compiler.
         import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
+    for name in ("bf16_optimizer", "zero.stage_1_and_2", "zero.stage3"):
+        # It would wait for the norm in every step, to leave out the update itself.
+        import_module(f"deepspeed.runtime.{name}").is_invalid_grad_norm = lambda norm: False  # type: ignore[attr-defined]
+    for block in blocks_of(model):
+        set_z3_leaf_module(block, True)  # stage 3 gathers and reduces a block as one piece
     deepspeed.init_distributed(verbose=False)
     with contextlib.redirect_stdout(io.StringIO()):  # its bf16 optimiser prints tables of memory use
-        engine, *_ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=deepspeed_config(train, runtime), dist_init_required=False
-        )
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
     return engine
-
-
-def deepspeed_config(train: TrainConfig, runtime: RuntimeConfig) -> dict[str, Any]:
-    """DeepSpeed's own configuration. Accumulation is the loop's: each `step` is a boundary."""
-    return {
-        "train_micro_batch_size_per_gpu": train.micro_batch_size,
-        "gradient_accumulation_steps": 1,
-        "managed_gradient_accumulation": False,
-        "bf16": {"enabled": train.precision == "bf16"},
-        "data_types": {"grad_accum_dtype": "fp32"},  # micro-batches in bf16 add up in float32
-        "communication_data_type": "fp32",
-        "zero_optimization": {"stage": runtime.zero_stage, "overlap_comm": False},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": None,
-    }

@@ -1,13 +1,16 @@
 """The float32 weights and Adam moments wherever DeepSpeed keeps them. The only file that knows its inside.
 
-Stage 0: each rank holds every parameter whole. Stage 1: each rank holds one partition of all parameters laid end to
-end, and with it a contiguous part of some of them.
+Stage 0: each rank holds every parameter whole. Stages 1 and 2: each rank holds one partition of all parameters laid
+end to end, and with it a contiguous part of some of them. Stage 3: each rank holds a contiguous part of each parameter,
+ceil(numel / ranks) elements long, so that the last ranks' parts may be shorter, or empty, and padded.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -26,8 +29,11 @@ class Fragment:
 
 def local_fragments(module: nn.Module, engine: Any) -> list[Fragment]:
     """This rank's part of the float32 weights, in the order of the parameters."""
-    if engine.zero_optimization_stage() == 0:
+    stage = engine.zero_optimization_stage()
+    if stage == 0:
         return [Fragment(name, 0, p.data.view(-1), p, 0) for name, p in module.named_parameters()]
+    if stage == 3:
+        return list(shards(module, engine.optimizer))
     # In bf16 stage 1 is another class of DeepSpeed's, which names the same thing otherwise.
     is_bf16 = hasattr(engine.optimizer, "fp32_groups_flat_partition")
     partitions = "fp32_groups_flat_partition" if is_bf16 else "single_partition_of_fp32_groups"
@@ -37,13 +43,27 @@ def local_fragments(module: nn.Module, engine: Any) -> list[Fragment]:
         mapping: Any = getattr(parameter, "_hp_mapping")  # noqa: B009 (DeepSpeed's, unknown to the type)
         if mapping is not None:
             start, flat_start = mapping.lp_fragment_address.start, mapping.hp_fragment_address.start
-            fragments.append(Fragment(name, start, mapping.hp_fragment, flat, flat_start))
+            fragments.append(Fragment(name, start, mapping.hp_fragment.detach(), flat, flat_start))
     return fragments
 
 
-def base_optimizer(engine: Any) -> torch.optim.Optimizer:
-    """The torch optimiser below DeepSpeed's wrapper."""
-    return engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
+def shards(module: nn.Module, optimizer: Any) -> Iterator[Fragment]:
+    """The fragments of stage 3."""
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    (flat,), (parameters,) = optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups
+    flat_start = 0
+    for parameter in parameters:
+        padded_numel = parameter.partition_numel()
+        start = dist.get_rank() * padded_numel
+        numel = min(padded_numel, parameter.ds_numel - start)
+        if numel > 0:
+            yield Fragment(names[parameter], start, flat.detach().narrow(0, flat_start, numel), flat, flat_start)
+        flat_start += padded_numel
+
+
+def parameter_shapes(module: nn.Module) -> dict[str, torch.Size]:
+    """The whole shape of each parameter by name. At stage 3 the parameter itself is empty outside of its block."""
+    return {name: getattr(parameter, "ds_shape", parameter.shape) for name, parameter in module.named_parameters()}
 
 
 def moment(fragment: Fragment, key: str, optimizer: torch.optim.Optimizer) -> Tensor:
@@ -52,9 +72,14 @@ def moment(fragment: Fragment, key: str, optimizer: torch.optim.Optimizer) -> Te
     return flat_moment.narrow(0, fragment.flat_start, fragment.weight.numel())
 
 
-def create_moments(fragments: list[Fragment], optimizer: torch.optim.Optimizer, step: int) -> None:
+def create_moments(fragments: Sequence[Fragment], optimizer: torch.optim.Optimizer, step: int) -> None:
     """Zero moments and the step count `step` for every tensor the optimiser updates, as after `step` steps of it."""
     for flat in {id(fragment.flat): fragment.flat for fragment in fragments}.values():
         state: dict[str, Tensor] = {"step": torch.tensor(float(step), dtype=torch.float32, device=flat.device)}
         state |= {key: torch.zeros_like(flat, memory_format=torch.preserve_format) for key in MOMENTS}
         optimizer.state[flat] = state
+
+
+def optimizer_step(optimizer: torch.optim.Optimizer) -> int:
+    """How many updates the optimiser has made. Waits for the device."""
+    return next((int(state["step"].item()) for state in optimizer.state.values() if "step" in state), 0)

@@ -4,6 +4,7 @@ The engine owns precision and sharding. Hooks own logs, previews, checkpoints, s
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from ifvit.config.schema import OptimizerConfig, TrainConfig
 from ifvit.data.batch import Batch
 from ifvit.diffusion.objective import Objective
+from ifvit.runtime.fault_injection import fault_tensor
 from ifvit.training.ema import Ema
 from ifvit.training.optimizer import learning_rate_at
 from ifvit.training.phases import BACKWARD, DATA, FORWARD, HOOKS, OPTIMIZER, Phases
-from ifvit.training.state import Hook, StepResult, TrainState
+from ifvit.training.state import Hook, StepOutcome, StepResult, TrainState
 
 
 class Engine(Protocol):
@@ -25,7 +27,7 @@ class Engine(Protocol):
     num_micro_batches: int
 
     def backward(self, micro_loss: Tensor) -> None: ...
-    def step(self, learning_rate: float) -> Tensor: ...  # the gradient norm over all ranks
+    def step(self, learning_rate: float) -> StepOutcome: ...
 
 
 def train(
@@ -56,15 +58,24 @@ def train(
             micro_loss = losses.mean / engine.num_micro_batches
             sample_losses.append(losses.of_samples)
             phases.enter(BACKWARD, number)
+            micro_loss.register_hook(partial(fault_tensor, "step.gradient", step=number))
             engine.backward(micro_loss)
             loss += micro_loss.detach()
         phases.enter(OPTIMIZER, number)
         learning_rate = learning_rate_at(state.step, optimizer)
-        grad_norm = engine.step(learning_rate)
+        outcome = engine.step(learning_rate)
         ema.update()
         state.step += 1
         state.samples_seen += config.global_batch_size
-        result = StepResult(loss, grad_norm, learning_rate, torch.cat(sample_losses), draws.timesteps)
+        result = StepResult(
+            loss,
+            outcome.grad_norm,
+            outcome.is_skipped,
+            learning_rate,
+            torch.cat(sample_losses),
+            draws.timesteps,
+            batch.sample_ids,
+        )
         phases.enter(HOOKS, number)
         for hook in hooks:
             hook.on_step(state, result)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from ifvit.config.schema import Recipe
 from ifvit.runtime.distributed import Ranks
@@ -33,12 +34,16 @@ class MetricsHook:
         self.meters = meters
         self.log = log
         self.progress = progress
+        self.has_skipped: Tensor | None = None  # any step of this process
 
     def on_start(self, state: TrainState) -> None:
         for meter in self.meters:
             meter.on_start(state)
 
     def on_step(self, state: TrainState, result: StepResult) -> None:
+        self.has_skipped = result.is_skipped if self.has_skipped is None else self.has_skipped | result.is_skipped
+        if state.step % self.recipe.checkpoint.every_steps == 0:
+            self.refuse_skipped(state.step)
         for meter in self.meters:
             meter.on_step(state, result)
         if not is_logged(state.step, self.recipe):
@@ -51,12 +56,18 @@ class MetricsHook:
             self.progress.advance(postfix_text=postfix_text(record))
         if not math.isfinite(record["loss"]):
             raise NonFiniteError(f"the loss is {record['loss']} at step {state.step}")
+        self.refuse_skipped(state.step)
 
     def on_stop(self, state: TrainState) -> None:
         for meter in self.meters:
             meter.on_stop(state)
         if self.progress:
             self.progress.close()
+
+    def refuse_skipped(self, step: int) -> None:
+        """Raises NonFiniteError once an update was left out, before anything is saved. Waits for the device."""
+        if self.has_skipped is not None and self.has_skipped.item():
+            raise NonFiniteError(f"the gradients are not finite at step {step} or shortly before")
 
     def record(self, state: TrainState, result: StepResult) -> dict[str, float | int]:
         loss = result.loss.clone()

@@ -34,14 +34,24 @@ class TrainState:
 
 
 @dataclass(frozen=True)
+class StepOutcome:
+    """What an optimiser step did, as scalars on the training device, the same on all ranks."""
+
+    grad_norm: Tensor  # float32, over all ranks, before clipping; NaN where a gradient is not finite
+    is_skipped: Tensor  # bool: the update was left out, weights and moments are as before
+
+
+@dataclass(frozen=True)
 class StepResult:
     """Tensors, not floats: only a hook that logs pays for the device sync."""
 
     loss: Tensor  # scalar, the mean over this rank's rows
-    grad_norm: Tensor  # scalar, over all ranks
+    grad_norm: Tensor  # as in StepOutcome
+    is_skipped: Tensor  # as in StepOutcome
     learning_rate: float
     sample_losses: Tensor  # (R,), of this rank's rows
     timesteps: Tensor  # (R,), of this rank's rows, 0..999
+    sample_ids: Tensor  # (R,) int64, of this rank's rows
 
 
 class NonFiniteError(Exception):

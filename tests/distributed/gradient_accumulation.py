@@ -14,7 +14,7 @@ from ifvit.training.gathering import gather_parameters
 ROWS = 32
 
 
-def first_gradient(ranks: Ranks, precision: str, micro_batch_size: int) -> dict[str, torch.Tensor]:
+def first_gradient(ranks: Ranks, precision: str, micro_batch_size: int, zero_stage: int = 1) -> dict[str, torch.Tensor]:
     """The first moment after one step is (1 - beta) times the gradient: whole, by parameter name."""
     config = ModelConfig.model_validate(
         {
@@ -32,7 +32,7 @@ def first_gradient(ranks: Ranks, precision: str, micro_batch_size: int) -> dict[
     )
     torch.manual_seed(0)
     model = UViT(config)
-    engine = DeepSpeedEngine(model, train, OptimizerConfig(), RuntimeConfig(), ranks.world_size)
+    engine = DeepSpeedEngine(model, train, OptimizerConfig(), RuntimeConfig(zero_stage=zero_stage), ranks.world_size)
     generator = torch.Generator().manual_seed(1)
     batch = Batch(
         moments=torch.randn(ROWS, 8, 8, 8, generator=generator),

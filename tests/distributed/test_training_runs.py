@@ -14,7 +14,8 @@ from tests.training_fixtures import Train
 
 
 @pytest.mark.parametrize(
-    "world_size, micro_batch_size, zero_stage", [(1, 2, 1), (1, 8, 0), (2, 4, 1), (2, 2, 0), (2, 1, 1)]
+    "world_size, micro_batch_size, zero_stage",
+    [(1, 2, 1), (1, 8, 0), (2, 4, 1), (2, 2, 0), (2, 1, 1), (1, 4, 2), (2, 2, 2), (1, 8, 3), (2, 2, 3)],
 )
 def test_ranks_accumulation_and_stage_do_not_change_the_run(
     train: Train, undisturbed: Path, tmp_path: Path, world_size: int, micro_batch_size: int, zero_stage: int
@@ -25,11 +26,11 @@ def test_ranks_accumulation_and_stage_do_not_change_the_run(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("world_size, zero_stage", [(1, 1), (2, 1), (2, 2), (2, 3)])
 def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(
-    train: Train, tmp_path: Path, world_size: int, precision: str
+    train: Train, tmp_path: Path, world_size: int, zero_stage: int, precision: str
 ) -> None:
-    overrides = [f"train.precision={precision}", "train.micro_batch_size=2"]
+    overrides = [f"train.precision={precision}", f"runtime.zero_stage={zero_stage}", "train.micro_batch_size=2"]
     assert set(train(world_size, tmp_path / "whole", *overrides)) == {0}
     for last_step in (3, 6, 8):  # no multiples of checkpoint.every_steps: each stop saves where it is
         assert set(train(world_size, tmp_path / "parts", *overrides, f"train.max_steps={last_step}")) == {0}

@@ -104,6 +104,12 @@ CASES = {
         "runtime.zero_stage: is 0 with train.precision bf16, which is another optimiser in DeepSpeed: "
         "use zero_stage 1, also on one GPU, or precision fp32"
     ),
+    "runtime.offload_optimizer=true": (
+        "runtime.offload_optimizer: is true with runtime.zero_stage 1, must be false there; use 2 or 3"
+    ),
+    "train.max_grad_norm=0": "train.max_grad_norm: is 0, must be greater than 0",
+    "train.activation_checkpointing=1.5": "train.activation_checkpointing: is 1.5, must be less than or equal to 1",
+    "runtime.zero_stage=4": "runtime.zero_stage: is 4, must be 0, 1, 2 or 3",
     # unknown names
     "learning_rate=0.1": "learning_rate: unknown field, did you mean optimizer.learning_rate?",
     "optimiser.learning_rate=0.1": "optimiser: unknown field, did you mean optimizer?",

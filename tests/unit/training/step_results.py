@@ -17,4 +17,12 @@ def recipe_of(*overrides: str) -> Recipe:
 def result_of(sample_losses: Tensor | None = None, timesteps: Tensor | None = None) -> StepResult:
     sample_losses = torch.ones(1) if sample_losses is None else sample_losses
     timesteps = torch.zeros(len(sample_losses), dtype=torch.int64) if timesteps is None else timesteps
-    return StepResult(sample_losses.mean(), torch.ones(()), 1e-3, sample_losses, timesteps)
+    return StepResult(
+        loss=sample_losses.mean(),
+        grad_norm=torch.ones(()),
+        is_skipped=torch.zeros((), dtype=torch.bool),
+        learning_rate=1e-3,
+        sample_losses=sample_losses,
+        timesteps=timesteps,
+        sample_ids=torch.arange(len(sample_losses)),
+    )

@@ -1,0 +1,36 @@
+"""DeepSpeed's own configuration, from the recipe."""
+
+from typing import Any
+
+from torch import nn
+
+from ifvit.config.schema import RuntimeConfig, TrainConfig
+
+MAX_BUCKET_NUMEL = 50_000_000  # values that are reduced in one operation: 200 MB
+
+
+def deepspeed_config(model: nn.Module, train: TrainConfig, runtime: RuntimeConfig) -> dict[str, Any]:
+    """Accumulation is the loop's: each `step` is a boundary. Clipping and what is not finite are the engine's."""
+    numel = sum(parameter.numel() for parameter in model.parameters())
+    zero: dict[str, Any] = {
+        "stage": runtime.zero_stage,
+        "overlap_comm": False,
+        "reduce_bucket_size": min(numel, MAX_BUCKET_NUMEL),
+        "sub_group_size": numel + 1,  # one update for all of a rank's weights
+        "stage3_param_persistence_threshold": 0,
+        "stage3_max_reuse_distance": 0,  # a block's weights are given back after forward and gathered for backward
+    }
+    if runtime.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    return {
+        "train_micro_batch_size_per_gpu": train.micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "bf16": {"enabled": train.precision == "bf16", "check_grad_overflow": False},
+        "data_types": {"grad_accum_dtype": "fp32"},  # micro-batches in bf16 add up in float32
+        "communication_data_type": "fp32",
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # its own CPU optimiser is compiled at the first start
+        "steps_per_print": None,
+    }

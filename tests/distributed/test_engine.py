@@ -1,0 +1,91 @@
+"""What no ZeRO stage, number of ranks or way to save memory may change: losses, weights, moments, averages."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.distributed.rank_pool import RankPool
+from tests.distributed.tiny_training import train_tiny
+
+TENSORS = ("weights", "exp_avg", "exp_avg_sq", "0.9", "0.5")
+Pools = dict[int, RankPool]
+
+
+def assert_close(ours: dict[str, Any], theirs: dict[str, Any], rtol: float, atol: float) -> None:
+    """Losses and gradient norms to `rtol`, every element of every tensor to `rtol` and `atol`."""
+    for key in ("losses", "grad_norms"):
+        assert ours[key] == pytest.approx(theirs[key], rel=rtol), key
+    for kind in TENSORS:
+        assert ours[kind].keys() == theirs[kind].keys()
+        for name, tensor in theirs[kind].items():
+            torch.testing.assert_close(
+                ours[kind][name],
+                tensor,
+                rtol=rtol,
+                atol=atol,
+                msg=lambda text, name=f"{kind} {name}": f"{name}: {text}",
+            )
+
+
+def assert_bit_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    assert (ours["losses"], ours["grad_norms"]) == (theirs["losses"], theirs["grad_norms"])
+    assert [(k, n) for k in TENSORS for n, tensor in theirs[k].items() if not torch.equal(ours[k][n], tensor)] == []
+
+
+@pytest.mark.parametrize("world_size, zero_stage", [(1, 0), (2, 0), (2, 1), (1, 2), (2, 2), (1, 3), (2, 3)])
+def test_clipped_steps_are_the_same_at_every_stage(pools: Pools, world_size: int, zero_stage: int) -> None:
+    clipped = {"max_grad_norm": 0.05}
+    expected, *_ = pools[1].run(train_tiny, train_fields=clipped)
+    assert min(expected["grad_norms"]) > 0.1
+    for ours in pools[world_size].run(train_tiny, zero_stage=zero_stage, train_fields=clipped):
+        assert_close(ours, expected, rtol=1e-5, atol=2e-6)
+    free, *_ = pools[1].run(train_tiny)
+    assert expected["exp_avg"]["head.norm.weight"].norm() < 0.5 * free["exp_avg"]["head.norm.weight"].norm()
+
+
+@pytest.mark.parametrize("world_size, zero_stage", [(2, 2), (2, 3)])
+def test_bf16_is_the_same_at_stages_1_to_3(pools: Pools, world_size: int, zero_stage: int) -> None:
+    bf16 = {"precision": "bf16"}
+    expected, *_ = pools[world_size].run(train_tiny, train_fields=bf16)
+    ours, *_ = pools[world_size].run(train_tiny, zero_stage=zero_stage, train_fields=bf16)
+    assert_close(ours, expected, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "world_size, zero_stage, precision",
+    [(1, 0, "fp32"), (2, 0, "fp32"), (2, 1, "fp32"), (2, 1, "bf16"), (2, 2, "fp32"), (2, 2, "bf16"), (1, 3, "fp32"),
+     (2, 3, "bf16")],
+)  # fmt: skip
+def test_a_gradient_that_is_not_finite_changes_nothing(
+    pools: Pools, world_size: int, zero_stage: int, precision: str
+) -> None:
+    arguments = {"zero_stage": zero_stage, "train_fields": {"precision": precision}}
+    told, *_ = pools[world_size].run(train_tiny, **arguments, skipped_step=3)
+    last_rank = world_size - 1
+    for ours in pools[world_size].run(train_tiny, **arguments, faults=f"step.gradient@{last_rank}:3=nan"):
+        assert ours["skipped"] == [False, False, True, False]
+        assert ours["is_unchanged"] == [False, True, False]
+        assert ours["optimizer_step"] == 3
+        assert [str(norm) == "nan" for norm in ours["grad_norms"]] == ours["skipped"]
+        assert [k for k in TENSORS for n, tensor in told[k].items() if not torch.equal(ours[k][n], tensor)] == []
+    assert told["skipped"] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("world_size, zero_stage", [(1, 1), (2, 3)])
+def test_activations_computed_again_are_the_same(pools: Pools, world_size: int, zero_stage: int) -> None:
+    expected, *_ = pools[world_size].run(train_tiny, zero_stage=zero_stage)
+    for share in (0.5, 1.0):
+        fields = {"activation_checkpointing": share}
+        ours, *_ = pools[world_size].run(train_tiny, zero_stage=zero_stage, train_fields=fields)
+        assert_bit_equal(ours, expected)
+
+
+@pytest.mark.parametrize("zero_stage", [2, 3])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_offloaded_optimizer_is_the_same(pools: Pools, zero_stage: int, precision: str) -> None:
+    arguments = {"zero_stage": zero_stage, "train_fields": {"precision": precision, "max_grad_norm": 0.05}}
+    expected, *_ = pools[2].run(train_tiny, **arguments)
+    ours, *_ = pools[2].run(train_tiny, **arguments, runtime_fields={"offload_optimizer": True})
+    rtol, atol = (1e-5, 2e-6) if precision == "fp32" else (1e-3, 1e-4)
+    assert_close(ours, expected, rtol, atol)
