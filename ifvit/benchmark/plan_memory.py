@@ -6,7 +6,7 @@ from typing import Any
 from ifvit.benchmark.frozen_models import frozen_bytes
 from ifvit.benchmark.plan_request import PlanRequest
 from ifvit.benchmark.planned_model import PlannedModel
-from ifvit.training.engine import deepspeed_config
+from ifvit.training.deepspeed_config import deepspeed_config
 
 FLOAT32 = 4
 # DeepSpeed's own, in elements, where the engine's configuration does not set them.
@@ -69,7 +69,7 @@ def gradients(stage: int, bf16: bool, total: int, spread: int, over: str) -> Mem
 
 def gathered_blocks(request: PlanRequest, model: PlannedModel) -> MemoryPart:
     """Whole parameters at stage 3: DeepSpeed keeps those that it needs again within its reuse distance."""
-    distance = zero_config(request).get("stage3_max_reuse_distance", MAX_REUSE_DISTANCE)
+    distance = zero_config(request, model.num_parameters).get("stage3_max_reuse_distance", MAX_REUSE_DISTANCE)
     held = min(model.num_parameters, max(2 * model.largest_block, distance))
     return MemoryPart("gathered blocks", request.bytes_per_weight * held, "two blocks, or what is soon needed again")
 
@@ -77,7 +77,7 @@ def gathered_blocks(request: PlanRequest, model: PlannedModel) -> MemoryPart:
 def communication_buckets(request: PlanRequest, num_parameters: int) -> MemoryPart:
     """Flat copies of the gradients that are being reduced."""
     stage = request.zero_stage
-    bucket = zero_config(request).get("reduce_bucket_size", REDUCE_BUCKET)
+    bucket = zero_config(request, num_parameters).get("reduce_bucket_size", REDUCE_BUCKET)
     filled = min(bucket, num_parameters)
     copy = FLOAT32 * filled if request.world_size > 1 else 0
     if stage < 2:
@@ -85,8 +85,9 @@ def communication_buckets(request: PlanRequest, num_parameters: int) -> MemoryPa
     return MemoryPart("communication", request.bytes_per_weight * bucket + copy, "a bucket, and its float32 copy")
 
 
-def zero_config(request: PlanRequest) -> dict[str, Any]:
-    config: dict[str, Any] = deepspeed_config(request.recipe.train, request.recipe.runtime)["zero_optimization"]
+def zero_config(request: PlanRequest, num_parameters: int) -> dict[str, Any]:
+    train, runtime = request.recipe.train, request.recipe.runtime
+    config: dict[str, Any] = deepspeed_config(train, runtime, num_parameters)["zero_optimization"]
     return config
 
 

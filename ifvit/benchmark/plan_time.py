@@ -58,7 +58,7 @@ def step_communication(request: PlanRequest, model: PlannedModel) -> Communicati
         return Communication("none", 0, 0, 0)
     stage, weight = request.zero_stage, request.bytes_per_weight
     num = model.num_parameters * (request.world_size - 1) // request.world_size
-    overlaps = bool(zero_config(request).get("overlap_comm", False))
+    overlaps = bool(zero_config(request, model.num_parameters).get("overlap_comm", False))
     if stage == 0:
         return Communication("all-reduce of gradients", 2 * num, 8 * num, 0)
     if stage == 1 and request.recipe.train.precision == "bf16":

@@ -2,21 +2,18 @@
 
 from typing import Any
 
-from torch import nn
-
 from ifvit.config.schema import RuntimeConfig, TrainConfig
 
 MAX_BUCKET_NUMEL = 50_000_000  # values that are reduced in one operation: 200 MB
 
 
-def deepspeed_config(model: nn.Module, train: TrainConfig, runtime: RuntimeConfig) -> dict[str, Any]:
+def deepspeed_config(train: TrainConfig, runtime: RuntimeConfig, num_parameters: int) -> dict[str, Any]:
     """Accumulation is the loop's: each `step` is a boundary. Clipping and what is not finite are the engine's."""
-    numel = sum(parameter.numel() for parameter in model.parameters())
     zero: dict[str, Any] = {
         "stage": runtime.zero_stage,
         "overlap_comm": False,
-        "reduce_bucket_size": min(numel, MAX_BUCKET_NUMEL),
-        "sub_group_size": numel + 1,  # one update for all of a rank's weights
+        "reduce_bucket_size": min(num_parameters, MAX_BUCKET_NUMEL),
+        "sub_group_size": num_parameters + 1,  # one update for all of a rank's weights
         "stage3_param_persistence_threshold": 0,
         "stage3_max_reuse_distance": 0,  # a block's weights are given back after forward and gathered for backward
     }

@@ -44,7 +44,8 @@ class DeepSpeedEngine:
             initial_weights = {name: p.detach().flatten().clone() for name, p in model.named_parameters()}
         prepare_blocks(model, recomputed_share=train.activation_checkpointing, is_compiled=runtime.compile)
         self.optimizer = make_optimizer(model, optimizer)
-        self.engine = initialize_deepspeed(model, self.optimizer, deepspeed_config(model, train, runtime))
+        num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.engine = initialize_deepspeed(model, self.optimizer, deepspeed_config(train, runtime, num_parameters))
         self.model: nn.Module = self.engine
         self.module = model
         self.fragments: list[Fragment] = local_fragments(model, self.engine)
