@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -112,6 +113,7 @@ def stored_parameters(
         for part in ordered:
             assert part.start == end, f"{name}: nobody, or two ranks, wrote elements {end} to {part.start}"
             end += part.numel
+        assert end == math.prod(shape), f"{name}: nobody wrote what follows element {end}"
         parameters[name] = StoredParameter(tuple(shape), tuple(ordered))
     return parameters
 

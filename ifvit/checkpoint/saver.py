@@ -109,9 +109,8 @@ class CheckpointSaver:
         if worst != Outcome.SAVED:
             self.current.is_abandoned.set()
         if any_running and any_late:
-            raise SaveError(
-                f"{self.current.name}: not done after {self.patience_seconds:g} s: {self.what_is_missing()}"
-            )
+            late = f"not done after {self.patience_seconds:g} s (runtime.watchdog_seconds)"
+            raise SaveError(f"{self.current.name}: {late}: {self.what_is_missing()}")
         if not any_running:
             ended, self.current = self.current, None
             self.conclude(ended, Outcome(worst))
