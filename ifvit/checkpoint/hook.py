@@ -55,13 +55,17 @@ class CheckpointHook:
 
     def on_stop(self, state: TrainState) -> None:
         """Returns when the last step is on disk; raises SaveError when it cannot be saved."""
-        self.saver.wait()
+        self.finish()
         if state.step == 0 or self.is_saved(state):
             return
         self.save(state)
-        self.saver.wait()
+        self.finish()
         if not self.is_saved(state):
             raise self.saver.error(f"step {state.step} could not be saved")
+
+    def finish(self) -> None:
+        """Wait until what was saved is on the disk. Collective."""
+        self.saver.wait()
 
     def save(self, state: TrainState) -> None:
         fragments = self.engine.fragments

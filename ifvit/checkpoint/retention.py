@@ -7,6 +7,7 @@ from pathlib import Path
 from ifvit.checkpoint.layout import REMOVED, UNFINISHED, removed_folder, saved_steps, step_folder
 from ifvit.checkpoint.manifest import DamagedCheckpointError
 from ifvit.checkpoint.verification import verify
+from ifvit.runtime.fault_injection import fault_point
 
 Signature = tuple[tuple[str, int, int, int], ...]
 
@@ -33,6 +34,7 @@ class Retention:
             if num_kept < self.keep_last:
                 num_kept += self.is_intact(step)
             elif not self.is_milestone(step):
+                fault_point("checkpoint.purge", steps[-1])
                 remove(step_folder(self.checkpoints, step))
 
     def is_milestone(self, step: int) -> bool:

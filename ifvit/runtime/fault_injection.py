@@ -37,6 +37,7 @@ POINTS = {
     "checkpoint.before_manifest": "all ranks have written their files",
     "checkpoint.before_rename": "the manifest is on disk, the checkpoint has no name yet",
     "checkpoint.renamed": "the checkpoint exists, nobody was told yet",
+    "checkpoint.purge": "a checkpoint that is no longer needed is about to be removed",
 }
 SIGNALS = {
     "kill": signal.SIGKILL,

@@ -1,109 +1,37 @@
-"""F01, F05 to F08: what happens to files while a checkpoint is written, kept and read, and what is left."""
+"""F05 to F08: disks that are full, broken or slow, and checkpoints that were damaged."""
 
+import contextlib
 import os
-import random
 import resource
-import signal
-import time
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from ifvit.checkpoint.layout import MANIFEST, rank_file
-from ifvit.checkpoint.load import newest_checkpoint
+from ifvit.checkpoint import retention
+from ifvit.checkpoint.layout import MANIFEST, rank_file, saved_steps, step_folder
+from ifvit.checkpoint.manifest import DamagedCheckpointError
 from ifvit.checkpoint.saver import SaveError
-from ifvit.runtime.fault_injection import POINTS, VARIABLE
+from ifvit.checkpoint.verification import verify
+from tests.distributed.rank_pool import RankPool
+from tests.distributed.training_runs import assert_bit_equal
+from tests.faults.overheard_runs import overheard_run
 from tests.forked_process import exit_code, forked
-from tests.saved_states import make_saver, progress_of, values_of
+from tests.saved_states import make_saver, progress_of, save, values_of
+from tests.training_fixtures import Train
 
-NUM_KILLS = 60
-SHAPES = {"weight": (300, 100), "bias": (7,)}  # large enough for a kill between two of its bytes
-TWO_RANKS = "train.micro_batch_size=4"
-
-
-def newest_step(checkpoints: Path) -> int:
-    checkpoint = newest_checkpoint(checkpoints)
-    return 0 if checkpoint is None else checkpoint.manifest.step
+SHAPES = {"weight": (300, 100), "bias": (7,)}
+Overheard = Callable[..., list[tuple[int | str, str]]]
 
 
-def save_for_ever(checkpoints: Path, acknowledged: int) -> None:
-    """Goes on where the newest checkpoint is, and writes each step that is saved to the pipe `acknowledged`."""
-    torch.set_num_threads(1)
-    saver = make_saver(checkpoints, shapes=SHAPES, keep_last=2)
-    step = newest_step(checkpoints)
-    os.write(acknowledged, b"ready\n")
-    while True:
-        step += 1
-        saver.start(progress_of(step), values_of(step, SHAPES))
-        saver.wait()
-        assert saver.saved is not None
-        os.write(acknowledged, f"{saver.saved.step}\n".encode())
-
-
-def killed_saver(checkpoints: Path, seconds: float | None) -> int:
-    """The last step that a process acknowledged which is killed so long after its start, or kills itself; 0: none."""
-    reading, writing = os.pipe()
-    process = forked(lambda: save_for_ever(checkpoints, writing))
-    os.close(writing)
-    with os.fdopen(reading) as lines:
-        assert lines.readline() == "ready\n"
-        if seconds is not None:
-            time.sleep(seconds)
-            os.kill(process, signal.SIGKILL)
-        acknowledged = [int(line) for line in lines]
-    assert exit_code(process) == -signal.SIGKILL
-    return acknowledged[-1] if acknowledged else 0
-
-
-def assert_newest_is_whole(checkpoints: Path, acknowledged: int) -> None:
-    newest = newest_checkpoint(checkpoints)
-    if newest is None:
-        assert acknowledged == 0
-        return
-    assert newest.manifest.step >= acknowledged
-    for kind, (weight, bias) in values_of(newest.manifest.step, SHAPES).items():
-        read = newest.read_all(kind)
-        assert torch.equal(read["weight"].flatten(), weight) and torch.equal(read["bias"], bias)
-
-
-@pytest.mark.fault(
-    "F01",
-    injected="SIGKILL at 60 random moments of saves, by a process that saves all the time and keeps two",
-    detected="nothing has to be: no half of a checkpoint has a checkpoint's name",
-    recovered="the newest checkpoint verifies and goes on each time",
-    lost="no step that was acknowledged",
-)
-def test_a_kill_at_any_moment_loses_no_saved_step(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    moments = random.Random(seed)
-    reached = 0
-    for _ in range(NUM_KILLS):
-        reached = max(reached, killed_saver(tmp_path, moments.uniform(0, 0.1)))
-        assert_newest_is_whole(tmp_path, reached)
-    assert reached > NUM_KILLS, "too slow to show anything"
-    assert "rejected" not in capfd.readouterr().err
-    make_saver(tmp_path)
-    assert not list(tmp_path.glob(".*"))
-
-
-@pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("checkpoint.")])
-@pytest.mark.fault(
-    "F01",
-    injected="SIGKILL at each named point of a save: after the copy, a file, the manifest, the rename, while purging",
-    detected="nothing has to be: no half of a checkpoint has a checkpoint's name",
-    recovered="the newest checkpoint verifies and goes on each time",
-    lost="no step that was acknowledged",
-)
-def test_a_kill_at_each_point_loses_no_saved_step(
-    point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv(VARIABLE, f"{point}:4=kill")
-    assert killed_saver(tmp_path, None) == 3
-    assert_newest_is_whole(tmp_path, 4 if point in ("checkpoint.renamed", "checkpoint.purge") else 3)
-    assert "rejected" not in capfd.readouterr().err
+def intact_steps(checkpoints: Path) -> list[int]:
+    intact = []
+    for step in saved_steps(checkpoints):
+        with contextlib.suppress(DamagedCheckpointError):
+            verify(step_folder(checkpoints, step))
+            intact.append(step)
+    return intact
 
 
 def fill_disk_from_step_2(checkpoints: Path) -> None:
@@ -134,12 +62,49 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, capfd: pytest.Cap
     error = (tmp_path / "error").read_text()
     assert error.startswith("3: 2 saves in a row failed") and "is the disk" in error
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["step-00000001"]
-    assert_newest_is_whole(tmp_path, 1)
+    assert intact_steps(tmp_path) == [1]
+
+
+@pytest.fixture
+def overheard(pools: dict[int, RankPool], shards_root: Path) -> Overheard:
+    """`overheard(world_size, runs_root, *overrides, faults="")`: outcome and standard error of each rank of a run."""
+
+    def run(world_size: int, runs_root: Path, *overrides: str, faults: str = "") -> list[tuple[int | str, str]]:
+        given = [f"train.micro_batch_size={8 // world_size}", *overrides]
+        arguments = {"shards_root": shards_root, "runs_root": runs_root, "overrides": given}
+        return pools[world_size].run(overheard_run, faults=faults, **arguments)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed_pair(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight steps on two ranks at stage 1, in one go."""
+    root = tmp_path_factory.mktemp("undisturbed_pair")
+    assert train(2, root, "train.micro_batch_size=4") == [0, 0]
+    return root
+
+
+@pytest.mark.fault(
+    "F05",
+    injected="no space left for the files of rank 1, at every save",
+    detected="a line on stderr of rank 1 at once; all ranks know by the next step",
+    recovered="the run goes on until checkpoint.max_failed_saves failed in a row, then ends on all ranks with an error",
+    lost="steps after the last save that worked",
+)
+def test_saves_that_fail_on_one_rank_end_the_run_on_all(overheard: Overheard, tmp_path: Path) -> None:
+    overrides = ["checkpoint.every_steps=1", "checkpoint.max_failed_saves=2"]
+    outcomes = overheard(2, tmp_path, *overrides, faults="checkpoint.write@1:3-99=enospc")
+    for outcome, _ in outcomes:
+        assert "2 saves in a row failed, the last at step 4: rank 1: [Errno 28] No space left" in str(outcome)
+        assert "The newest checkpoint is step 2" in str(outcome)
+    assert "checkpoint of step 3 FAILED on rank 1 while writing" in outcomes[1][1]
+    assert [path.name for path in (tmp_path / "tiny/checkpoints").iterdir()] == ["step-00000001", "step-00000002"]
 
 
 def flip_byte(file: Path) -> None:
     content = bytearray(file.read_bytes())
-    content[-2] ^= 1
+    content[-5] ^= 1
     file.write_bytes(content)
 
 
@@ -153,13 +118,135 @@ def swap(one: Path, other: Path) -> None:
 DAMAGES: dict[int, tuple[Callable[[Path], object], str]] = {
     7: (
         lambda folder: flip_byte(folder / rank_file(1, "weights")),
-        "rank-00001.weights.safetensors has another sha256",
+        "rank-00001.weights.safetensors has another",
     ),
-    6: (lambda folder: os.truncate(folder / rank_file(0, "exp_avg"), 1000), "rank-00000.exp_avg.safetensors has 1000"),
+    6: (lambda folder: os.truncate(folder / rank_file(0, "exp_avg"), 999), "rank-00000.exp_avg.safetensors has 999 by"),
     5: (lambda folder: (folder / MANIFEST).unlink(), "manifest.json is missing"),
     4: (
-        lambda folder: swap(folder / rank_file(0, "ema-0.9"), folder / rank_file(1, "ema-0.9")),
-        "rank-0000[01].ema-0.9.safetensors has ",
+        lambda folder: swap(folder / rank_file(0, "weights"), folder / rank_file(1, "weights")),
+        "rank-00000.weights.safetensors has ",
     ),
-    3: (lambda folder: flip_byte(folder / MANIFEST), "manifest.json cannot be read"),
+    3: (lambda folder: flip_byte(folder / MANIFEST), "manifest.json cannot be read: its content_sha256 differs"),
 }
+
+
+@pytest.mark.fault(
+    "F06",
+    injected="checkpoints with a bit flipped, cut, without manifest, with the ranks' files swapped, manifest flipped",
+    detected="each is rejected on stderr, by the file's name",
+    recovered="from the newest one that verifies, exactly; where none does the run ends with exit code 2",
+    lost="the steps since",
+)
+def test_damaged_checkpoints_are_passed_over_by_name(
+    overheard: Overheard, undisturbed_pair: Path, tmp_path: Path
+) -> None:
+    saved = ["checkpoint.every_steps=1", "checkpoint.keep_last=9"]
+    assert [code for code, _ in overheard(2, tmp_path, *saved, "train.max_steps=7")] == [0, 0]
+    checkpoints = tmp_path / "tiny/checkpoints"
+    for step, (damage, _) in DAMAGES.items():
+        damage(step_folder(checkpoints, step))
+    outcomes = overheard(2, tmp_path, *saved, "checkpoint.keep_last=1")
+    assert [code for code, _ in outcomes] == [0, 0]
+    for step, (_, problem) in DAMAGES.items():
+        assert f"rejected checkpoint {step_folder(checkpoints, step)}: {problem}" in outcomes[0][1]
+    assert "resumed at step 2" in outcomes[0][1]
+    assert_bit_equal(tmp_path, undisturbed_pair)
+    for step in saved_steps(checkpoints):
+        flip_byte(step_folder(checkpoints, step) / MANIFEST)
+    (message, _), (code, _) = overheard(2, tmp_path, "train.max_steps=9")
+    assert "no checkpoint is intact" in str(message) and code == 2
+
+
+@pytest.mark.fault(
+    "F07",
+    injected="the newest checkpoint is damaged before older ones are removed; one is kept",
+    detected="it is read back first, and said not to count",
+    recovered="older ones stay until a newer one is intact",
+    lost="nothing: one intact checkpoint is there at all times",
+)
+def test_the_last_intact_checkpoint_is_never_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saver = make_saver(tmp_path, keep_last=1)
+    purge, left = saver.retention.purge, []
+
+    def purge_after_damage() -> None:
+        newest = saved_steps(tmp_path)[-1]
+        if newest in (2, 3, 5):
+            flip_byte(step_folder(tmp_path, newest) / rank_file(0, "weights"))
+        purge()
+
+    def remove(folder: Path) -> None:
+        assert set(intact_steps(tmp_path)) - {int(folder.name.removeprefix("step-"))}, "the last one"
+        shutil.rmtree(folder)
+
+    monkeypatch.setattr(saver.retention, "purge", purge_after_damage)
+    monkeypatch.setattr(retention, "remove", remove)
+    for step in range(1, 7):
+        save(saver, step)
+        left.append(intact_steps(tmp_path))
+    assert left == [[1], [1], [1], [4], [4], [6]]
+    assert "step-00000005 does not count as kept" in capsys.readouterr().err
+
+
+@pytest.mark.fault(
+    "F08",
+    injected="EIO in the files of rank 1 at one save of a run",
+    detected="a line on stderr of rank 1 at once; all ranks know by the next step",
+    recovered="the run goes on, and the next save works",
+    lost="nothing",
+)
+def test_one_failed_save_changes_nothing(overheard: Overheard, undisturbed_pair: Path, tmp_path: Path) -> None:
+    outcomes = overheard(2, tmp_path, "checkpoint.every_steps=2", faults="checkpoint.file_written@1:4=eio")
+    assert [code for code, _ in outcomes] == [0, 0]
+    assert "checkpoint of step 4 FAILED on rank 1" in outcomes[1][1] and "Input/output error" in outcomes[1][1]
+    assert saved_steps(tmp_path / "tiny/checkpoints") == [2, 6, 8]
+    assert_bit_equal(tmp_path, undisturbed_pair)
+
+
+@pytest.mark.fault(
+    "F08",
+    injected="EIO at the last save of a run",
+    detected="a line on stderr at once",
+    recovered="the last step is saved once more; where that fails too the run ends with an error",
+    lost="nothing, or the steps since the last save that worked",
+)
+def test_the_last_step_is_saved_or_the_run_fails(overheard: Overheard, tmp_path: Path) -> None:
+    ((outcome, told),) = overheard(1, tmp_path, "train.max_steps=2", faults="checkpoint.write:2=eio")
+    assert "step 2 could not be saved: rank 0: [Errno 5] Input/output error" in str(outcome)
+    assert "checkpoint of step 2 FAILED on rank 0" in told
+    assert saved_steps(tmp_path / "tiny/checkpoints") == []
+
+
+@pytest.mark.fault(
+    "F08",
+    injected="storage slower than the interval between saves",
+    detected="the next save waits for the one before",
+    recovered="at most one is in flight, each is whole, and the last step waits for its own",
+    lost="time",
+)
+def test_overlapping_saves_wait_for_each_other(overheard: Overheard, undisturbed_pair: Path, tmp_path: Path) -> None:
+    faults = "checkpoint.write=sleep 0.1; checkpoint.before_rename@0=sleep 0.1"
+    outcomes = overheard(2, tmp_path, "checkpoint.every_steps=1", "checkpoint.keep_last=9", faults=faults)
+    assert [code for code, _ in outcomes] == [0, 0]
+    assert intact_steps(tmp_path / "tiny/checkpoints") == [*range(1, 9)]
+    assert_bit_equal(tmp_path, undisturbed_pair)
+
+
+@pytest.mark.slow_fault
+@pytest.mark.fault(
+    "F08",
+    injected="storage that stands still for 30 s in a save",
+    detected="past runtime.watchdog_seconds the run ends and says which rank waits for which file",
+    recovered="within that time steps go on, and the last save waits",
+    lost="time, or the steps since the last save that worked",
+)
+def test_storage_that_stands_still(overheard: Overheard, undisturbed_pair: Path, tmp_path: Path) -> None:
+    slow = "checkpoint.write@1:4=sleep 30"
+    outcomes = overheard(2, tmp_path / "patient", faults=slow)
+    assert [code for code, _ in outcomes] == [0, 0]
+    assert_bit_equal(tmp_path / "patient", undisturbed_pair)
+    outcomes = overheard(2, tmp_path / "impatient", "runtime.watchdog_seconds=5", faults=slow)
+    for outcome, _ in outcomes:
+        assert "checkpoint of step 4: not done after 5 s (runtime.watchdog_seconds): rank 0 is waiting" in str(outcome)
+        assert "rank 1 is writing" in str(outcome)

@@ -1,0 +1,25 @@
+"""Training runs in the ranks of a pool with trouble in their checkpoints, and what each rank says of it."""
+
+import contextlib
+import io
+import os
+from typing import Any
+
+from ifvit.checkpoint.saver import SaveError
+from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.fault_injection import VARIABLE
+from tests.distributed.training_runs import train_run
+
+
+def overheard_run(ranks: Ranks, faults: str = "", **arguments: Any) -> tuple[int | str, str]:
+    """What `train_run` returns, or the text of its SaveError, and this rank's standard error."""
+    os.environ[VARIABLE] = faults
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            outcome = train_run(ranks, **arguments)
+    except SaveError as error:
+        outcome = str(error)
+    finally:
+        del os.environ[VARIABLE]
+    return outcome, told.getvalue()
