@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -11,10 +12,10 @@ from statistics import median
 import pytest
 
 from tests.distributed.training_runs import assert_bit_equal
-from tests.forked_job import ForkedJob, write_recipe
+from tests.faults.training_processes import TrainingProcesses
 
 VICTIMS = ((0,), (1,), (0, 1))
-SLOW_STEPS = {"IFVIT_FAULTS": "step.data=sleep 0.05"}  # so that the undisturbed run needs a part of the time
+SLOW_STEPS = "step.data=sleep 0.05"  # so that the undisturbed run needs a part of the time
 TIMEOUT_SECONDS = 300  # of a start without kills, on a busy machine
 
 
@@ -27,16 +28,9 @@ class KilledTraining:
         self.log = folder / "runs/tiny/metrics.jsonl"
         self.kills = 0
 
-    def start(self, max_steps: int, environment: dict[str, str]) -> ForkedJob:
-        overrides = [
-            f"runtime.runs_root={self.folder / 'runs'}",
-            f"train.max_steps={max_steps}",
-            "train.micro_batch_size=4",
-            "checkpoint.every_steps=10",
-            "runtime.watchdog_seconds=20",
-        ]
-        recipe = write_recipe(self.folder / "recipe.yaml", self.shards_root, overrides)
-        return ForkedJob(recipe, 2, self.folder / "logs", environment)
+    def start(self, max_steps: int, faults: str = "") -> TrainingProcesses:
+        overrides = [f"train.max_steps={max_steps}", "checkpoint.every_steps=10", "runtime.watchdog_seconds=20"]
+        return TrainingProcesses(self.folder, self.shards_root, 2, *overrides, faults=faults)
 
     def last_step(self) -> int:
         lines = self.log.read_bytes().splitlines() if self.log.is_file() else []
@@ -50,12 +44,12 @@ class KilledTraining:
             time.sleep(chance.uniform(0, 4))
         else:
             before = self.last_step()
-            wait_for(lambda: self.last_step() not in (0, before) or not job.is_running)
+            wait_for(lambda: self.last_step() not in (0, before) or not is_running(job))
             time.sleep(seconds)
-        assert job.is_running, job.printed(0) + job.printed(1)
+        assert is_running(job), job.stderr(0) + job.stderr(1)
         for rank in chance.choice(VICTIMS):
-            job.processes[rank].kill()
-        job.wait(60)
+            job.send(rank, signal.SIGKILL)
+        job.wait()
         self.kills += 1
 
     def goodput(self, seconds: float) -> str:
@@ -71,6 +65,10 @@ class KilledTraining:
         )
 
 
+def is_running(job: TrainingProcesses) -> bool:
+    return all(process.is_alive() for process in job.processes)
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
@@ -79,15 +77,12 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def finish(training: KilledTraining, max_steps: int) -> None:
-    job = training.start(max_steps, {})
-    codes = job.wait(TIMEOUT_SECONDS)
-    assert codes == [0, 0], job.printed(0) + job.printed(1)
+    job = training.start(max_steps)
+    assert job.wait(TIMEOUT_SECONDS) == [0, 0], job.stderr(0) + job.stderr(1)
 
 
 def soak(folder: Path, shards_root: Path, lives: Iterator[float]) -> None:
     """Kill and restart for each of `lives`; then the run's end must be that of an undisturbed one, bit for bit."""
-    for name in ("killed", "whole"):
-        (folder / name).mkdir()
     killed, chance = KilledTraining(folder / "killed", shards_root), random.Random(0)
     start = time.monotonic()
     for seconds in lives:
