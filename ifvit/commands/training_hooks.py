@@ -22,10 +22,12 @@ from ifvit.training.averaged_model import AveragedModel
 from ifvit.training.device_use import DeviceUse
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
+from ifvit.training.hook_time import HookTime
 from ifvit.training.meter import Meter
 from ifvit.training.metrics import MetricsHook
 from ifvit.training.phases import CHECKPOINT, METRICS, SAMPLING, PhaseHook, Phases
 from ifvit.training.state import Hook
+from ifvit.training.step_times import StepTimes
 from ifvit.training.timestep_losses import TimestepLosses
 from ifvit.training.validation import ValidationLoss
 from ifvit.training.weight_norms import WeightNorms
@@ -51,16 +53,20 @@ def make_hooks(
         TimestepLosses(recipe.diffusion.num_train_timesteps, ranks, device),
         WeightNorms(engine.fragments, engine.is_sharded, recipe),
         DeviceUse(recipe, ranks, device, forward_gflops),
+        checkpoint_time := HookTime("checkpoint"),
     ]
+    if every := recipe.tracking.step_times_every_steps:
+        meters.append(StepTimes(phases, every, ranks, device))
     is_averaged_used = bool(recipe.sampling.prompts) or validation_set is not None
     averaged = AveragedModel(recipe, engine, ema, device) if is_averaged_used else None
     if averaged is not None and validation_set is not None:
         encode = partial(with_prompt_embeds, text_encoder=encoders.text_encoder)
         meters.append(ValidationLoss(recipe, validation_set, objective, encode, averaged, ranks, device))
     log, progress = (report.log, report.progress) if report else (None, None)
+    checkpoint_hook = checkpoint_time.around(CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks))
     hooks: list[Hook] = [
         PhaseHook(MetricsHook(recipe, ranks, meters, log, progress), METRICS, phases),
-        PhaseHook(CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks), CHECKPOINT, phases),
+        PhaseHook(checkpoint_hook, CHECKPOINT, phases),
     ]
     if averaged is not None and recipe.sampling.prompts:
         sampler = Sampler(

@@ -37,6 +37,11 @@ SUMMATION_ORDER = {"rtol": 2e-6, "atol": 2e-6}
 OF_THE_MACHINE = {"time", "samples_per_second", "model_tflops_per_second", "mfu", "memory_gb"}
 
 
+def is_of_the_machine(key: str) -> bool:
+    """Whether this metric depends on the clock or the machine."""
+    return key in OF_THE_MACHINE or key.startswith("seconds_")
+
+
 def train_run(
     ranks: Ranks, shards_root: Path, runs_root: Path, overrides: list[str], signal_rank: int | None = None
 ) -> int | str:
@@ -72,7 +77,7 @@ def curve(runs_root: Path, name: str = "tiny") -> list[dict[str, Any]]:
     """The logged steps, without what depends on the clock and the machine."""
     lines = (runs_root / name / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    return [{key: value for key, value in record.items() if key not in OF_THE_MACHINE} for record in records]
+    return [{key: value for key, value in record.items() if not is_of_the_machine(key)} for record in records]
 
 
 def final_tensors(runs_root: Path, name: str = "tiny") -> dict[str, torch.Tensor]:
