@@ -12,7 +12,6 @@ from ifvit.training.communication import CollectiveTimes
 from ifvit.training.phases import BACKWARD, DATA, FORWARD, HOOKS, OPTIMIZER, Phases
 from ifvit.training.state import StepResult, TrainState
 
-
 OF_THE_LOOP = (DATA, FORWARD, BACKWARD, OPTIMIZER)  # all other phases are hooks
 
 

@@ -17,7 +17,7 @@ def records_of(runs_root: Path) -> dict[int, dict[str, Any]]:
     return {record["step"]: record for record in map(json.loads, lines)}
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1])
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
 def test_a_slow_part_is_found_and_waiting_for_a_slow_rank_is_communication(
     pools: dict[int, RankPool], shards_root: Path, tmp_path: Path, zero_stage: int
 ) -> None:

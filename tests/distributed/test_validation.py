@@ -58,7 +58,7 @@ def expected_loss(runs_root: Path, shards_root: Path) -> float:
     return float((noise_pred - draws.noise).double().square().mean())
 
 
-@pytest.mark.parametrize("world_size, zero_stage", [(1, 1), (2, 1), (2, 0)])
+@pytest.mark.parametrize("world_size, zero_stage", [(1, 1), (2, 0), (2, 2), (2, 3)])
 def test_it_is_the_loss_of_the_averages_on_the_held_out_samples(
     train: Train, both_splits: Path, tmp_path: Path, world_size: int, zero_stage: int
 ) -> None:
