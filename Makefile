@@ -136,8 +136,8 @@ soak: $(STAMP)  ## eight minutes of training killed about every 20 s, and a run 
 memorise: $(STAMP)  ## CELL=...: each of the four cells (or one) learns eight real images by heart; needs IFVIT_TEST_DATA
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m memorise -rP $(if $(CELL),-k $(CELL),-n 2)
 
-bench: $(STAMP)  ## time of a training step of the four cells, relative to concat_early; on an idle machine, minutes
-	$(BIN)/ifvit bench step $(CELLS:%=recipes/coco256/%.yaml)
+bench: $(STAMP)  ## a training step of the four cells in fp32, in its parts, relative to concat_early; on an idle machine, minutes
+	$(BIN)/ifvit bench step $(CELLS:%=recipes/coco256/%.yaml) --set train.precision=fp32 $(SET)
 
 gpu-check: $(STAMP)  ## on a GPU machine: writes gpu-check.json
 	$(BIN)/python -m ifvit.benchmark.gpu_check --out gpu-check.json

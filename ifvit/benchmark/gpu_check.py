@@ -31,7 +31,7 @@ import torch
 from ifvit.benchmark.main_job import check_main_job
 from ifvit.benchmark.pinned_loader import check_loader
 from ifvit.benchmark.scenes_cells import check_scenes_cells
-from ifvit.benchmark.step_time import synchronise, synthetic_batch
+from ifvit.benchmark.synthetic_training import synthetic_batch
 from ifvit.config.errors import UserError
 from ifvit.config.schema import DiffusionConfig, ModelConfig, OptimizerConfig, RuntimeConfig, TrainConfig
 from ifvit.diffusion.objective import Objective
@@ -45,7 +45,7 @@ from ifvit.model.attention_check import (
     make_probes,
     output_and_gradients,
 )
-from ifvit.model.attention_choice import choose_for_training
+from ifvit.model.attention_choice import choose_for_training, synchronise
 from ifvit.model.flops import count_flops
 from ifvit.model.uvit import UViT
 from ifvit.runtime.distributed import find_ranks, start_process_group, stop_process_group, training_device

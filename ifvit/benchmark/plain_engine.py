@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ifvit.config.schema import OptimizerConfig
+from ifvit.training.fragments import Fragment
 from ifvit.training.optimizer import make_optimizer
 from ifvit.training.state import StepOutcome
 
@@ -15,6 +16,7 @@ class PlainEngine:
         self.model = model
         self.num_micro_batches = num_micro_batches
         self.optimizer = make_optimizer(model, optimizer)
+        self.fragments = [Fragment(name, 0, p.data.view(-1), p, 0) for name, p in model.named_parameters()]
 
     def backward(self, micro_loss: Tensor) -> None:
         micro_loss.backward()

@@ -1,98 +1,93 @@
-"""Seconds per training step of several models, interleaved in one process so that they meet the same machine."""
+"""Seconds per training step of several trainings, interleaved in one process so that they meet the same machine."""
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
+from ifvit.benchmark.synthetic_training import PARTS, SyntheticTraining, Window
+from ifvit.model.flops import count_flops
 
-from ifvit.benchmark.plain_engine import PlainEngine
-from ifvit.config.schema import ModelConfig, Recipe
-from ifvit.data.batch import Batch
-from ifvit.diffusion.objective import Objective
-from ifvit.diffusion.schedule import NoiseSchedule
-from ifvit.model.uvit import UViT
+FORWARD_AND_BACKWARD = 3  # a training step costs three forward passes
 
 
-@dataclass(frozen=True)
-class StepTime:
-    """Medians over the measured windows of one recipe."""
+@dataclass
+class StepTimes:
+    """The measured windows of one training."""
 
-    name: str
-    seconds_per_step: float
-    seconds_of_windows: list[float]
+    windows: list[Window] = field(default_factory=list)
 
-    def ratio_to(self, other: "StepTime") -> float:
-        """Median over the rounds of this window's time / the other's window beside it."""
-        pairs = zip(self.seconds_of_windows, other.seconds_of_windows, strict=True)
-        return statistics.median(ours / theirs for ours, theirs in pairs)
+    @property
+    def step_seconds(self) -> float:
+        """The median window's."""
+        return statistics.median(self.seconds)
+
+    @property
+    def best_seconds(self) -> float:
+        """The fastest window's."""
+        return min(self.seconds)
 
     @property
     def spread(self) -> float:
         """(slowest - fastest window) / median."""
-        return (max(self.seconds_of_windows) - min(self.seconds_of_windows)) / self.seconds_per_step
+        return (max(self.seconds) - min(self.seconds)) / self.step_seconds
+
+    @property
+    def seconds(self) -> list[float]:
+        return [window.step_seconds for window in self.windows]
+
+    def ratio_to(self, other: "StepTimes") -> float:
+        """Median over the rounds of this window's time / the other's window beside it."""
+        return statistics.median(ours / theirs for ours, theirs in zip(self.seconds, other.seconds, strict=True))
+
+    def part_seconds(self, part: str) -> float:
+        """Median over the windows of one of PARTS."""
+        return statistics.median(window.part_seconds[part] for window in self.windows)
 
 
 def measure_steps(
-    recipes: Sequence[Recipe],
-    batch_size: int,
+    trainings: Mapping[str, SyntheticTraining],
     windows: int,
     steps_per_window: int,
-    device: torch.device,
-    on_window: Callable[[], object],
-) -> list[StepTime]:
-    """One `StepTime` per recipe: forward, backward and optimiser step in float32 on synthetic batches.
-
-    Each round gives every recipe one window, after a warm-up window that is not counted.
-    """
-    steppers = [make_stepper(recipe, batch_size, device) for recipe in recipes]
-    seconds: list[list[float]] = [[] for _ in recipes]
+    on_window: Callable[[], object] = lambda: None,
+) -> dict[str, StepTimes]:
+    """`windows` windows of each, in turns, after one that is not counted. Each round begins with another training."""
+    times = {name: StepTimes() for name in trainings}
+    names = list(trainings)
     for window in range(windows + 1):
-        for stepper, measured in zip(steppers, seconds, strict=True):
-            synchronise(device)
-            start = time.perf_counter()
-            for _ in range(steps_per_window):
-                stepper()
-            synchronise(device)
+        first = window % len(names)
+        for name in (*names[first:], *names[:first]):
+            measured = trainings[name].run_window(steps_per_window)
             if window > 0:
-                measured.append((time.perf_counter() - start) / steps_per_window)
+                times[name].windows.append(measured)
             on_window()
-    return [
-        StepTime(recipe.name, statistics.median(measured), measured)
-        for recipe, measured in zip(recipes, seconds, strict=True)
-    ]
+    return times
 
 
-def make_stepper(recipe: Recipe, batch_size: int, device: torch.device) -> Callable[[], None]:
-    shape = recipe.model
-    torch.manual_seed(recipe.seed)
-    engine = PlainEngine(UViT(shape).to(device), recipe.optimizer)
-    null_prompt_embeds = torch.zeros(shape.num_text_tokens, shape.text_hidden_size, device=device)
-    objective = Objective(
-        NoiseSchedule(recipe.diffusion, device), 1.0, null_prompt_embeds, seed=recipe.seed, global_batch_size=batch_size
-    )
-    batch = synthetic_batch(shape, batch_size, device)
-
-    def step() -> None:
-        engine.backward(objective.loss(engine.model, batch, objective.draw(0, batch)))
-        engine.step(recipe.optimizer.learning_rate)
-
-    return step
+def cell_reports(
+    trainings: Mapping[str, SyntheticTraining], times: Mapping[str, StepTimes]
+) -> dict[str, dict[str, Any]]:
+    """By name: what `bench step` says of each; memory is of a GPU, 0 on a CPU."""
+    first = times[next(iter(trainings))]
+    return {name: cell_report(training, times[name], first) for name, training in trainings.items()}
 
 
-def synthetic_batch(shape: ModelConfig, batch_size: int, device: torch.device) -> Batch:
-    """A batch of normal numbers, from torch's global generator."""
-    return Batch(
-        moments=torch.randn(batch_size, 2 * shape.in_channels, shape.sample_size, shape.sample_size, device=device),
-        prompt_embeds=torch.randn(batch_size, shape.num_text_tokens, shape.text_hidden_size, device=device),
-        input_ids=None,
-        is_dropped=torch.zeros(batch_size, dtype=torch.bool, device=device),
-        sample_ids=torch.arange(batch_size, device=device),
-        global_rows=torch.arange(batch_size, device=device),
-    )
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def cell_report(training: SyntheticTraining, times: StepTimes, first: StepTimes) -> dict[str, Any]:
+    recipe = training.recipe
+    samples_per_second = recipe.train.global_batch_size / times.step_seconds
+    gflops = FORWARD_AND_BACKWARD * count_flops(recipe.model)["gflops_with_attention"]
+    return {
+        "batch_size": recipe.train.global_batch_size,
+        "precision": recipe.train.precision,
+        "zero_stage": recipe.runtime.zero_stage,
+        "attention_backend": training.attention_backend,
+        "step_seconds": times.step_seconds,
+        **{f"{part}_seconds": times.part_seconds(part) for part in PARTS},
+        "best_step_seconds": times.best_seconds,
+        "spread": times.spread,
+        "ratio_to_first": times.ratio_to(first),
+        "samples_per_second": samples_per_second,
+        "model_tflops_per_second": gflops * samples_per_second / 1000,
+        "state_memory_gb": training.state_memory_gb,
+        "step_memory_gb": max(window.step_memory_gb for window in times.windows),
+    }

@@ -5,6 +5,7 @@ import importlib
 
 BENCHMARKS = {
     "step": ("step_benchmark", "a training step of one or more recipes"),
+    "engine": ("engine_benchmark", "what DeepSpeed on one process costs over a plain PyTorch loop"),
     "loader": ("loader_benchmark", "reading a recipe's shards as training does, and with plain webdataset"),
 }
 

@@ -1,24 +1,33 @@
-"""Measure training steps (forward, backward, AdamW) of recipes, in float32 on synthetic batches, in one process.
+"""Measure training steps of recipes on synthetic batches, as `train` makes them: DeepSpeed, AdamW, averages.
 
-Recipes take turns, a window of steps each. Printed are the median window of each with its spread, and the median over
-the rounds of the ratio to the first recipe. The machine should do nothing else meanwhile.
+Recipes take turns in one process, a window of steps each; precision, ZeRO stage and attention backend are each recipe's
+own. Printed are the median window of each with its spread, its parts, and the median over the rounds of the ratio to
+the first recipe. The machine should do nothing else meanwhile.
 """
 
 import argparse
 import json
 import sys
+from typing import Any
 
 from ifvit.config.arguments import add_set_argument
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
+from ifvit.config.schema import Recipe
 
 UNRELIABLE_SPREAD = 0.5
+CPU_BATCH_SIZE = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipes", metavar="RECIPE", nargs="+", help="recipe files; the first is the one compared with")
     add_set_argument(parser, "give a field of all recipes another value; may be repeated")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="default: 4")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help=f"default: {CPU_BATCH_SIZE}, on a GPU each recipe's train.micro_batch_size",
+    )
     parser.add_argument("--windows", type=int, default=7, metavar="N", help="measured windows of each; default: 7")
     parser.add_argument("--steps", type=int, default=3, metavar="N", help="steps in a window; default: 3")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -26,50 +35,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     for name in ("batch_size", "windows", "steps"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')}: is {getattr(arguments, name)}, must be at least 1")
-    recipes = [load_recipe(path, arguments.overrides) for path in arguments.recipes]
-    backends = {recipe.runtime.attention_backend for recipe in recipes}
-    if len(backends) > 1:
-        raise UserError(f"runtime.attention_backend: is {', '.join(sorted(backends))}; give one for all with --set")
-    import torch
-
-    from ifvit.benchmark.step_time import measure_steps
-    from ifvit.model.attention_choice import activate_for_sampling
-    from ifvit.runtime.distributed import Ranks, training_device
-    from ifvit.runtime.environment import cpu_model, gpu_names
-    from ifvit.runtime.progress import Progress
-
-    device = training_device(Ranks())
-    backend = activate_for_sampling(recipes[0].runtime.attention_backend, recipes[0].model, device).backend
-    with Progress(len(recipes) * (arguments.windows + 1), "measuring", unit="windows") as progress:
-        times = measure_steps(
-            recipes, arguments.batch_size, arguments.windows, arguments.steps, device, progress.advance
-        )
-    machine = gpu_names()[0] if device.type == "cuda" else f"{cpu_model()}, {torch.get_num_threads()} threads"
-    report = {
-        "machine": machine,
-        "torch": torch.__version__,
-        "attention_backend": backend,
-        "batch_size": arguments.batch_size,
-        "steps": [
-            {
-                "recipe": step_time.name,
-                "seconds_per_step": step_time.seconds_per_step,
-                "spread": step_time.spread,
-                "ratio_to_first": step_time.ratio_to(times[0]),
-            }
-            for step_time in times
-        ],
-    }
-    if max(step_time.spread for step_time in times) > UNRELIABLE_SPREAD:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')}: is {value}, must be at least 1")
+    recipes = named_recipes([load_recipe(path, arguments.overrides) for path in arguments.recipes])
+    report = measure(recipes, arguments)
+    if max(cell["spread"] for cell in report["cells"].values()) > UNRELIABLE_SPREAD:
         print("warning: the windows differ by more than half: the machine was busy, do not use these", file=sys.stderr)
     if arguments.json:
         print(json.dumps(report, indent=2))
         return
-    print(f"{machine}, torch {torch.__version__}, attention: {backend}, batch {arguments.batch_size}, fp32")
-    for row, step_time in zip(report["steps"], times, strict=True):
+    print(f"{report['machine']}, torch {report['torch']}")
+    for name, cell in report["cells"].items():
         print(
-            f"  {step_time.name:32} {step_time.seconds_per_step:8.3f} s/step   spread {step_time.spread:5.1%}   "
-            f"x {row['ratio_to_first']:.3f}"
+            f"  {name:32} {cell['step_seconds']:8.3f} s/step   spread {cell['spread']:5.1%}   "
+            f"x {cell['ratio_to_first']:.3f}   {cell['model_tflops_per_second']:.3f} TFLOP/s"
         )
+        print(
+            f"  {'':32} forward {cell['forward_seconds']:.3f}, backward {cell['backward_seconds']:.3f}, optimiser "
+            f"{cell['optimizer_seconds']:.3f}, averages {cell['ema_seconds']:.3f}; batch {cell['batch_size']}, "
+            f"{cell['precision']}, ZeRO {cell['zero_stage']}, attention: {cell['attention_backend']}"
+        )
+
+
+def named_recipes(recipes: list[Recipe]) -> dict[str, Recipe]:
+    """By name; a recipe given again, to see how far equal ones differ, is "NAME #2"."""
+    named: dict[str, Recipe] = {}
+    for recipe in recipes:
+        count = sum(other.name == recipe.name for other in named.values())
+        named[recipe.name if count == 0 else f"{recipe.name} #{count + 1}"] = recipe
+    return named
+
+
+def measure(recipes: dict[str, Recipe], arguments: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from ifvit.benchmark.measured_process import machine_name, one_rank
+    from ifvit.benchmark.step_time import cell_reports, measure_steps
+    from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine
+    from ifvit.runtime.progress import Progress
+
+    with one_rank() as device:
+        trainings = {
+            name: SyntheticTraining(
+                recipe,
+                arguments.batch_size or (recipe.train.micro_batch_size if device.type == "cuda" else CPU_BATCH_SIZE),
+                device,
+                deepspeed_engine,
+            )
+            for name, recipe in recipes.items()
+        }
+        with Progress(len(recipes) * (arguments.windows + 1), "measuring", unit="windows") as progress:
+            times = measure_steps(trainings, arguments.windows, arguments.steps, progress.advance)
+        return {
+            "machine": machine_name(device),
+            "torch": torch.__version__,
+            "windows": arguments.windows,
+            "steps_per_window": arguments.steps,
+            "cells": cell_reports(trainings, times),
+        }

@@ -25,10 +25,13 @@ def run(arguments: argparse.Namespace) -> int:
     from ifvit.checkpoint.saver import SaveError
     from ifvit.commands.training_run import run_training
     from ifvit.runtime.distributed import find_ranks, start_process_group, stop_process_group, training_device
+    from ifvit.runtime.host_memory import keep_freed_memory
     from ifvit.training.state import NonFiniteError
 
     ranks = find_ranks()
     device = training_device(ranks)
+    if device.type == "cpu":
+        keep_freed_memory()
     start_process_group(ranks, device, recipe.runtime.watchdog_seconds)
     try:
         return run_training(recipe, ranks, device)

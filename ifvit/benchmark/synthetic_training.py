@@ -1,0 +1,148 @@
+"""A recipe's training on one synthetic batch: the real loop, objective, engine and averages, and what a step costs."""
+
+import gc
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ifvit.benchmark.part_clock import PartClock
+from ifvit.benchmark.plain_engine import PlainEngine
+from ifvit.config.schema import ModelConfig, Recipe
+from ifvit.data.batch import Batch
+from ifvit.diffusion.objective import Objective
+from ifvit.diffusion.schedule import NoiseSchedule
+from ifvit.model.attention import activate
+from ifvit.model.attention_cache import user_cache_folder
+from ifvit.model.attention_choice import choose_for_training, synchronise
+from ifvit.model.uvit import UViT
+from ifvit.training.ema import Ema
+from ifvit.training.engine import DeepSpeedEngine
+from ifvit.training.loop import train
+from ifvit.training.phases import OPTIMIZER, Phases
+from ifvit.training.state import TrainState
+
+AVERAGES = "ema"
+PARTS = ("forward", "backward", "optimizer", AVERAGES)  # of a step; the rest is drawing noise and the loop itself
+MakeEngine = Callable[[nn.Module, Recipe], DeepSpeedEngine | PlainEngine]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some steps in a row.
+
+    Attributes:
+        step_seconds: of one step.
+        part_seconds: of one step, by PARTS.
+        step_memory_gb: what the steps had at most beside what stays; 0 on a CPU.
+    """
+
+    step_seconds: float
+    part_seconds: dict[str, float]
+    step_memory_gb: float
+
+
+class SyntheticTraining:
+    """Trains `recipe` with batches of `batch_size` on `device`. With DeepSpeed the process group must exist.
+
+    Attributes:
+        recipe: with that batch size.
+        attention_backend: the one in use.
+        state_memory_gb: of weights, moments and averages; 0 on a CPU.
+    """
+
+    def __init__(self, recipe: Recipe, batch_size: int, device: torch.device, make_engine: MakeEngine) -> None:
+        sizes = {"global_batch_size": batch_size, "micro_batch_size": batch_size}
+        self.recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=sizes)})
+        self.device = device
+        self.dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
+        self.attention_backend = choose_for_training(
+            recipe.runtime.attention_backend, recipe.model, batch_size, self.dtype, device, user_cache_folder()
+        ).backend
+        gc.collect()  # an engine that is no longer used refers to itself
+        memory_before = allocated_memory(device)
+        torch.manual_seed(recipe.seed)
+        self.engine = make_engine(UViT(recipe.model).to(device), self.recipe)
+        self.clock = PartClock(device)
+        self.ema = TimedEma(self.engine, recipe.ema.decays, self.clock)
+        self.state_memory_gb = allocated_memory(device) - memory_before
+        shape = recipe.model
+        self.objective = Objective(
+            NoiseSchedule(recipe.diffusion, device),
+            1.0,
+            torch.zeros(shape.num_text_tokens, shape.text_hidden_size, device=device),
+            seed=recipe.seed,
+            global_batch_size=batch_size,
+        )
+        self.batches = itertools.repeat(synthetic_batch(shape, batch_size, device))
+        self.phases = Phases()
+        self.phases.listener = self.clock.enter
+        self.state = TrainState()
+
+    def run_window(self, num_steps: int) -> Window:
+        """Train `num_steps` steps."""
+        config = self.recipe.train.model_copy(update={"max_steps": self.state.step + num_steps})
+        activate(self.attention_backend, self.dtype)
+        memory_before = allocated_memory(self.device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        synchronise(self.device)
+        start = time.perf_counter()
+        optimizer, phases = self.recipe.optimizer, self.phases
+        train(self.state, self.engine, self.objective, self.batches, self.ema, [], config, optimizer, phases)
+        synchronise(self.device)
+        seconds = (time.perf_counter() - start) / num_steps
+        parts = self.clock.seconds()
+        return Window(
+            seconds,
+            {part: parts[part] / num_steps for part in PARTS},
+            peak_memory(self.device) - memory_before,
+        )
+
+
+class TimedEma(Ema):
+    """Averages whose time is told from the optimiser's."""
+
+    def __init__(self, engine: DeepSpeedEngine | PlainEngine, decays: tuple[float, ...], clock: PartClock) -> None:
+        super().__init__(engine.fragments, decays)
+        self.clock = clock
+
+    def update(self) -> None:
+        self.clock.enter(AVERAGES)
+        super().update()
+        self.clock.enter(OPTIMIZER)
+
+
+def deepspeed_engine(model: nn.Module, recipe: Recipe) -> DeepSpeedEngine:
+    """As training has it, on one rank."""
+    return DeepSpeedEngine(model, recipe.train, recipe.optimizer, recipe.runtime, world_size=1)
+
+
+def plain_engine(model: nn.Module, recipe: Recipe) -> PlainEngine:
+    """The reference; in float32 whatever the recipe says."""
+    return PlainEngine(model, recipe.optimizer)
+
+
+def synthetic_batch(shape: ModelConfig, batch_size: int, device: torch.device) -> Batch:
+    """A batch of normal numbers, from torch's global generator."""
+    return Batch(
+        moments=torch.randn(batch_size, 2 * shape.in_channels, shape.sample_size, shape.sample_size, device=device),
+        prompt_embeds=torch.randn(batch_size, shape.num_text_tokens, shape.text_hidden_size, device=device),
+        input_ids=None,
+        is_dropped=torch.zeros(batch_size, dtype=torch.bool, device=device),
+        sample_ids=torch.arange(batch_size, device=device),
+        global_rows=torch.arange(batch_size, device=device),
+    )
+
+
+def allocated_memory(device: torch.device) -> float:
+    """GB on a GPU now; 0 on a CPU, which does not count."""
+    return torch.cuda.memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
+
+
+def peak_memory(device: torch.device) -> float:
+    """GB on a GPU at most, since the peak was last reset; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0

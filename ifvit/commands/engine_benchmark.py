@@ -1,0 +1,80 @@
+"""Measure what DeepSpeed on one process costs over a plain PyTorch loop: the same steps in float32, in turns.
+
+The plain loop runs twice, as a control: how far apart equal loops are on this machine. Printed are the ratios of the
+fastest windows, with medians and spreads. The machine should do nothing else meanwhile.
+"""
+
+import argparse
+import json
+import re
+from typing import Any
+
+from ifvit.config.arguments import add_recipe_arguments
+from ifvit.config.errors import UserError
+from ifvit.config.loading import load_recipe
+
+CASES = ("0:2", "1:8")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe_arguments(parser)
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        default=CASES,
+        metavar="STAGE:BATCH",
+        help=f"ZeRO stages and batch sizes; default: {' '.join(CASES)}",
+    )
+    parser.add_argument("--windows", type=int, default=9, metavar="N", help="measured windows of each; default: 9")
+    parser.add_argument("--steps", type=int, default=2, metavar="N", help="steps in a window; default: 2")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    for name in ("windows", "steps"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name}: is {getattr(arguments, name)}, must be at least 1")
+    for case in arguments.cases:
+        if not re.fullmatch(r"[0-3]:[1-9][0-9]*", case):
+            raise UserError(f"--cases: {case} is not STAGE:BATCH, such as {CASES[0]}")
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    import torch
+
+    from ifvit.benchmark.engine_overhead import Case, measure_overhead
+    from ifvit.benchmark.measured_process import machine_name, one_rank
+    from ifvit.runtime.progress import Progress
+
+    cases = [Case(*map(int, case.split(":"))) for case in arguments.cases]
+    with (
+        one_rank() as device,
+        Progress(3 * len(cases) * (arguments.windows + 1), "measuring", unit="windows") as progress,
+    ):
+        report = {
+            "machine": machine_name(device),
+            "torch": torch.__version__,
+            "recipe": recipe.name,
+            "cases": [
+                measure_overhead(recipe, case, arguments.windows, arguments.steps, device, progress.advance)
+                for case in cases
+            ],
+        }
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print_report(report)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    print(f"{report['machine']}, torch {report['torch']}: {report['recipe']} in fp32, one process")
+    for case in report["cases"]:
+        print(
+            f"ZeRO {case['zero_stage']}, batch {case['batch_size']}: DeepSpeed / plain x {case['ratio_of_bests']:.3f} "
+            f"(fastest windows; control {case['control_ratio']:.3f}), x {case['ratio_of_rounds']:.3f} (median round)"
+        )
+        for name, loop in case["loops"].items():
+            print(
+                f"  {name:12} fastest {loop['best_step_seconds']:.3f}, median {loop['step_seconds']:.3f} s/step, "
+                f"spread {loop['spread']:5.1%}: forward {loop['forward_seconds']:.3f}, backward "
+                f"{loop['backward_seconds']:.3f}, optimiser {loop['optimizer_seconds']:.3f}, averages "
+                f"{loop['ema_seconds']:.3f}"
+            )

@@ -1,0 +1,56 @@
+"""`ifvit bench step` and `bench engine` on a tiny recipe: what they print, not how fast it is."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.drawn_coco import tiny_values
+from tests.integration.conftest import Command
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without shards: batches are synthetic."""
+    file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    file.write_text(yaml.safe_dump(tiny_values(Path("/nowhere"), Path("/nowhere"))))
+    return file
+
+
+def test_steps_are_told_in_their_parts(recipe: Path, command: Command) -> None:
+    size = ["--windows", 2, "--steps", 2, "--batch-size", 2]
+    done = command("ifvit", "bench", "step", recipe, recipe, *size, "--set", "train.precision=bf16", "--json")
+    report = json.loads(done.stdout)
+    assert (report["windows"], report["steps_per_window"]) == (2, 2)
+    assert list(report["cells"]) == ["tiny", "tiny #2"]
+    for cell in report["cells"].values():
+        parts = [cell[f"{part}_seconds"] for part in ("forward", "backward", "optimizer", "ema")]
+        assert min(parts) > 0 and cell["best_step_seconds"] <= cell["step_seconds"]
+        assert cell["samples_per_second"] == pytest.approx(2 / cell["step_seconds"])
+        assert (cell["precision"], cell["zero_stage"], cell["attention_backend"]) == ("bf16", 1, "sdpa")
+    assert report["cells"]["tiny"]["ratio_to_first"] == 1
+
+
+def test_deepspeed_is_compared_with_a_plain_loop(recipe: Path, command: Command) -> None:
+    size = ["--cases", "0:2", "1:4", "--windows", 2, "--steps", 2]
+    report = json.loads(command("ifvit", "bench", "engine", recipe, *size, "--json").stdout)
+    assert [(case["zero_stage"], case["batch_size"]) for case in report["cases"]] == [(0, 2), (1, 4)]
+    for case in report["cases"]:
+        best = {name: loop["best_step_seconds"] for name, loop in case["loops"].items()}
+        assert case["ratio_of_bests"] == pytest.approx(best["deepspeed"] / best["plain"])
+        assert case["control_ratio"] == pytest.approx(best["plain again"] / best["plain"])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["step", "--windows", 0], "--windows: is 0, must be at least 1"),
+        (["step", "--batch-size", 0], "--batch-size: is 0, must be at least 1"),
+        (["engine", "--steps", 0], "--steps: is 0, must be at least 1"),
+        (["engine", "--cases", "4:2"], "--cases: 4:2 is not STAGE:BATCH, such as 0:2"),
+    ],
+)
+def test_mistakes_are_told(arguments: list[object], message: str, recipe: Path, command: Command) -> None:
+    verb, *options = arguments
+    assert message in command("ifvit", "bench", verb, recipe, *options, code=2).stderr
