@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from ifvit.benchmark.part_clock import PartClock
 from ifvit.benchmark.plain_engine import PlainEngine
@@ -27,7 +26,7 @@ from ifvit.training.state import TrainState
 
 AVERAGES = "ema"
 PARTS = ("forward", "backward", "optimizer", AVERAGES)  # of a step; the rest is drawing noise and the loop itself
-MakeEngine = Callable[[nn.Module, Recipe], DeepSpeedEngine | PlainEngine]
+MakeEngine = Callable[[UViT, Recipe], DeepSpeedEngine | PlainEngine]
 
 
 @dataclass(frozen=True)
@@ -116,12 +115,12 @@ class TimedEma(Ema):
         self.clock.enter(OPTIMIZER)
 
 
-def deepspeed_engine(model: nn.Module, recipe: Recipe) -> DeepSpeedEngine:
+def deepspeed_engine(model: UViT, recipe: Recipe) -> DeepSpeedEngine:
     """As training has it, on one rank."""
     return DeepSpeedEngine(model, recipe.train, recipe.optimizer, recipe.runtime, world_size=1)
 
 
-def plain_engine(model: nn.Module, recipe: Recipe) -> PlainEngine:
+def plain_engine(model: UViT, recipe: Recipe) -> PlainEngine:
     """The reference; in float32 whatever the recipe says."""
     return PlainEngine(model, recipe.optimizer)
 
