@@ -19,14 +19,13 @@ from PIL import Image
 from ifvit.checkpoint.load import newest_checkpoint
 from ifvit.encoders.random_weights import random_autoencoder_folder
 from ifvit.sampling.grid import labelled_grid
+from tests.distributed.training_runs import curve as curve_of
 from tests.integration.conftest import Command
 
 
 def curve(run: Path) -> list[dict[str, Any]]:
-    """The logged steps, without what depends on the clock."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    clock = {"time", "samples_per_second", "model_tflops_per_second"}
-    return [{key: value for key, value in record.items() if key not in clock} for record in records]
+    """The logged steps, without what depends on the clock and the machine."""
+    return curve_of(run.parent, run.name)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -106,6 +105,8 @@ def test_two_ranks_under_torchrun_give_the_same_curve(
         "--set", f"runtime.runs_root={tmp_path}",
     )  # fmt: skip
     for ours, theirs in zip(curve(tmp_path / "tiny"), curve(finished_run), strict=True):
+        # The difference of two nearly equal weights has fewer digits than they have.
+        assert ours.pop("update_norm") == pytest.approx(theirs.pop("update_norm"), rel=1e-3)
         assert ours == pytest.approx(theirs, rel=1e-5)
     ours_grid, theirs_grid = (
         np.asarray(Image.open(run / "samples/step-00000012.png")).astype(int)
