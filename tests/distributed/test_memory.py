@@ -38,5 +38,4 @@ def test_memory_stays_flat_at_stage_3(shards_root: Path, tmp_path: Path) -> None
             for first in (200, STEPS - 100)
         )
         print(f"rank {rank}: {early / MEGABYTE:.1f} MB in steps 200 to 300, {late / MEGABYTE:.1f} MB in the last 100")
-        print([round(resident[rank] / MEGABYTE, 1) for step, resident in sorted(seen.items())][::20])
-        assert abs(late - early) < MEGABYTE
+        assert late - early < 2 * MEGABYTE

@@ -211,13 +211,13 @@ def test_token_ids_train_like_stored_embeddings(
 
 
 def test_mlflow_follows_one_run_through_a_restart(
-    tiny_recipe_file: Path, tmp_path: Path, repository: Path, fresh_command: Command
+    tiny_recipe_file: Path, tmp_path: Path, repository: Path, command: Command, fresh_command: Command
 ) -> None:
     from mlflow.tracking import MlflowClient
 
     sets = ["--set", f"runtime.runs_root={tmp_path}", "--set", "tracking.mlflow=true"]
-    for last_step in (5, 12):
-        done = fresh_command("ifvit", "train", tiny_recipe_file, *sets, "--set", f"train.max_steps={last_step}")
+    for start, last_step in ((command, 5), (fresh_command, 12)):
+        done = start("ifvit", "train", tiny_recipe_file, *sets, "--set", f"train.max_steps={last_step}")
         assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr  # at its end neither
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'ifvit'")
