@@ -25,6 +25,7 @@ def deepspeed_config(train: TrainConfig, runtime: RuntimeConfig, num_parameters:
         "managed_gradient_accumulation": False,
         "bf16": {"enabled": train.precision == "bf16", "check_grad_overflow": False},
         "data_types": {"grad_accum_dtype": "fp32"},  # micro-batches in bf16 add up in float32
+        "gradient_clipping": 0.0,  # its default is 1.0
         "communication_data_type": "fp32",
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from ifvit.config.schema import DiffusionConfig, ModelConfig, OptimizerConfig, RuntimeConfig, TrainConfig
 from ifvit.data.batch import Batch
@@ -107,6 +108,8 @@ def train_tiny(
         "skipped": recorder.skipped,
         "is_unchanged": [all(map(torch.equal, before, after)) for before, after in pairwise(states)],
         "optimizer_step": engine.optimizer_step(),
+        "compiled_graphs": counters["stats"]["unique_graphs"],
+        "graph_breaks": sum(counters["graph_break"].values()),
     } | {
         kind: gather_parameters(engine.module, engine.fragments, tensors, is_sharded=engine.is_sharded)
         for kind, tensors in values.items()

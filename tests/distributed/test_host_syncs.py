@@ -1,0 +1,22 @@
+"""A step never waits for the device: nothing of ours reads a tensor's values between two logged steps."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.host_syncs import counted_run
+from tests.distributed.rank_pool import RankPool
+
+ON_THE_CPU = {"ifvit/training/stopping.py:agree"}  # read a tensor that no device computes
+
+
+@pytest.mark.parametrize("zero_stage, precision", [(0, "fp32"), (1, "fp32"), (1, "bf16"), (2, "bf16"), (3, "bf16")])
+def test_no_value_is_read_in_twenty_steps(
+    pools: dict[int, RankPool], shards_root: Path, tmp_path: Path, zero_stage: int, precision: str
+) -> None:
+    overrides = [f"runtime.zero_stage={zero_stage}", f"train.precision={precision}", "train.micro_batch_size=2"]
+    overrides += ["train.max_grad_norm=1.0", "train.activation_checkpointing=0.5"]
+    counted, *_ = pools[2].run(counted_run, shards_root=shards_root, runs_root=tmp_path, overrides=overrides)
+    ours = {place: number for place, number in counted.items() if place.startswith("ifvit/")}
+    print(f"DeepSpeed's own at stage {zero_stage} in {precision}, 20 steps: {counted.items() - ours.items()}")
+    assert ours.keys() <= ON_THE_CPU, ours
