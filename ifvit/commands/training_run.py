@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ifvit.checkpoint.load import Checkpoint, newest_checkpoint, read_weights
-from ifvit.checkpoint.resume import restore_state
+from ifvit.checkpoint.resume import restore_state, say_other_recipe
 from ifvit.commands.run_report import RunReport
 from ifvit.commands.shared_attention import shared_attention_choice
 from ifvit.commands.training_hooks import make_hooks
@@ -74,6 +74,7 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
     state = TrainState()
     if checkpoint is not None:
         restore_state(checkpoint, state, engine, ema)
+        say_other_recipe(checkpoint, recipe, ranks)
     if state.step >= recipe.train.max_steps:
         if ranks.rank == 0:
             print(f"{directory.path}: at step {state.step} of {recipe.train.max_steps}, nothing left to do")
