@@ -30,6 +30,7 @@ from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine, num_micro_batches
 from ifvit.training.guards import Guards
 from ifvit.training.loop import train
+from ifvit.training.phases import END, FETCHING, START
 from ifvit.training.state import TrainState
 
 INTERRUPTED_EXIT_CODE = 75  # saved; the same command goes on
@@ -66,6 +67,7 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
         if ranks.rank == 0:
             directory, _ = open_run(recipe)  # holds the lock from here on
             check_same_shards(directory, data)
+    guards.use(directory)
     checkpoint = newest_checkpoint(directory.checkpoints, ranks)
     with agreed_errors(ranks):
         model = initial_model(recipe, checkpoint).to(device)
@@ -100,7 +102,9 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
         )
         if data.are_fetched:
             with agreed_errors(ranks, patient_group()):
+                guards.phases.enter(FETCHING, 0)
                 loader.wait_for_first()
+            guards.phases.enter(START, 0)
         objective = Objective(
             NoiseSchedule(recipe.diffusion, device),
             scaling_factor,
@@ -115,6 +119,7 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
         )
         stop_hook = guards.stop_hook(recipe.train.max_steps)
         train(state, engine, objective, batches, ema, [stop_hook, *hooks], recipe.train, recipe.optimizer, phases)
+        phases.enter(END, state.step)
     return 0 if state.step >= recipe.train.max_steps else INTERRUPTED_EXIT_CODE
 
 
