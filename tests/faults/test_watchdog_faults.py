@@ -46,10 +46,10 @@ def test_a_killed_rank_is_named(shards_root: Path, whole: Path, tmp_path: Path) 
     "F16",
     injected="SIGSTOP of rank 1",
     detected="rank 0 names rank 1, writes its own stacks",
-    recovered="rank 0 ends with exit code 3; the same command goes on exactly",
+    recovered="rank 0 ends with exit code 3; the same command goes on",
     lost="steps since the last checkpoint",
 )
-def test_a_stopped_rank_is_named(shards_root: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_stopped_rank_is_named(shards_root: Path, tmp_path: Path) -> None:
     ranks = TrainingProcesses(tmp_path, shards_root, 2, WATCHDOG, faults=f"{SEEN}; step.backward@1:6=stop")
     assert ranks.wait(ranks=[0]) == [3]
     assert re.search(
@@ -58,7 +58,6 @@ def test_a_stopped_rank_is_named(shards_root: Path, whole: Path, tmp_path: Path)
     stacks = (ranks.run_folder / "logs/stacks-rank-00000.txt").read_text()
     assert "rank 1" in stacks.splitlines()[0]
     assert "Thread" in stacks and "loop.py" in stacks
-    assert_goes_on_exactly(tmp_path, shards_root, whole)
 
 
 @pytest.mark.slow_fault
@@ -76,7 +75,7 @@ def test_a_rank_that_hangs_is_named_with_its_place(shards_root: Path, whole: Pat
         r"watchdog: rank 1 on \S+ .* does not get on: .*data of step 6 \(fault_injection.py", ranks.stderr()
     )
     assert "watchdog: rank 0" not in ranks.stderr() + ranks.stderr(1)
-    for rank, function in ((0, "backward"), (1, "fault_point")):
+    for rank, function in ((0, "all_reduce"), (1, "fault_point")):
         assert function in (ranks.run_folder / f"logs/stacks-rank-{rank:05d}.txt").read_text()
         heartbeat = json.loads((ranks.run_folder / f"logs/heartbeat-rank-{rank:05d}.json").read_text())
         assert (heartbeat["rank"], heartbeat["step"]) == (rank, 6)
