@@ -21,7 +21,8 @@ class PlainEngine:
     def backward(self, micro_loss: Tensor) -> None:
         micro_loss.backward()
 
-    def step(self, learning_rate: float) -> StepOutcome:
+    def step(self, learning_rate: float, must_skip: Tensor | None = None) -> StepOutcome:
+        assert must_skip is None, "the plain loop makes every update"
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])

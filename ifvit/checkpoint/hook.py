@@ -1,5 +1,6 @@
 """Saves the training state every so many steps, and when training ends."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -18,12 +19,26 @@ from ifvit.training.state import StepResult, TrainState
 
 
 class CheckpointHook:
-    """Writes `checkpoints/step-...` every `checkpoint.every_steps` steps and at the end, on all ranks together."""
+    """Writes `checkpoints/step-...` every `checkpoint.every_steps` steps and at the end, on all ranks together.
 
-    def __init__(self, checkpoints: Path, recipe: Recipe, engine: DeepSpeedEngine, ema: Ema, ranks: Ranks) -> None:
+    Args:
+        settle: makes `state` know of all its bad steps, and says whether the newest step was a good one. A state among
+            bad steps is saved only at the end: a rollback must not lead there.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Path,
+        recipe: Recipe,
+        engine: DeepSpeedEngine,
+        ema: Ema,
+        ranks: Ranks,
+        settle: Callable[[TrainState], bool],
+    ) -> None:
         self.recipe = recipe
         self.engine = engine
         self.ema = ema
+        self.settle = settle
         kinds = (WEIGHTS, *MOMENTS, *(ema_kind(decay) for decay in ema.averages))
         contents = Contents(
             shapes={name: tuple(shape) for name, shape in parameter_shapes(engine.module).items()},
@@ -50,7 +65,7 @@ class CheckpointHook:
 
     def on_step(self, state: TrainState, result: StepResult) -> None:
         self.saver.poll()
-        if state.step % self.recipe.checkpoint.every_steps == 0:
+        if state.step % self.recipe.checkpoint.every_steps == 0 and self.settle(state):
             self.save(state)
 
     def on_stop(self, state: TrainState) -> None:
@@ -58,6 +73,7 @@ class CheckpointHook:
         self.finish()
         if state.step == 0 or self.is_saved(state):
             return
+        self.settle(state)
         self.save(state)
         self.finish()
         if not self.is_saved(state):

@@ -50,10 +50,19 @@ class Checkpoint:
         return self.files[rank, kind]
 
 
-def newest_checkpoint(checkpoints: Path, ranks: Ranks = Ranks()) -> Checkpoint | None:  # noqa: B008 (frozen)
+def newest_checkpoint(
+    checkpoints: Path,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    *,
+    from_good_steps: bool = False,
+) -> Checkpoint | None:
     """The newest checkpoint that verifies, or None where none was ever saved. Rejected ones are named on stderr.
 
     Collective: each rank reads a share of the files, and all take the same checkpoint.
+
+    Args:
+        from_good_steps: one that was saved among skipped steps, as an interrupted run is, does not count, and None is
+            given also where all are damaged.
 
     Raises UserError when checkpoints are there and all are damaged: a run never starts silently from scratch.
     """
@@ -70,9 +79,13 @@ def newest_checkpoint(checkpoints: Path, ranks: Ranks = Ranks()) -> Checkpoint |
             damage = str(error)
         damages = [found for found in gathered(ranks, damage, group) if found]
         if not damages and manifest is not None:
+            if from_good_steps and manifest.progress.bad_steps.in_a_row > 0:
+                continue
             return Checkpoint(folder, manifest)
         if ranks.rank == 0:
             print(f"rejected checkpoint {folder}: {damages[0]}", file=sys.stderr, flush=True)
+    if from_good_steps:
+        return None
     with agreed_errors(ranks):
         raise UserError(
             f"{checkpoints}: no checkpoint is intact; restore one, or start under another name (--set name=...)"

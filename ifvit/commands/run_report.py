@@ -86,6 +86,17 @@ class RunReport:
             reason = self.state.stop_reason
             self.say(f"{line}; stopped by {reason} and saved, the same command goes on" if reason else line)
 
+    def rolled_back(self, left_out: str) -> None:
+        """`state` is that of an earlier step again; what was logged since is set aside."""
+        self.log.resume(self.state.step)
+        if self.tracker:
+            self.tracker.metrics_cut()
+        self.progress.go_back(self.state.step)
+        self.progress.write(
+            f"rolled back to step {self.state.step} (rollback {self.state.bad_steps.rollbacks} of at most "
+            f"{self.recipe.train.bad_steps.max_rollbacks}): {left_out}"
+        )
+
     def grid_written(self, path: Path, step: int) -> None:
         """A sample grid is there: show it in MLflow, say where it lies."""
         if self.tracker:

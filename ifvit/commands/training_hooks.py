@@ -6,8 +6,10 @@ from pathlib import Path
 import torch
 
 from ifvit.checkpoint.hook import CheckpointHook
+from ifvit.commands.rollback import RollbackHook
 from ifvit.commands.run_report import RunReport
 from ifvit.config.schema import Recipe
+from ifvit.data.batch_stream import BatchStream
 from ifvit.data.online_text import with_prompt_embeds
 from ifvit.data.training_data import TrainingData
 from ifvit.data.validation_set import ValidationSet
@@ -19,6 +21,7 @@ from ifvit.runtime.run_directory import RunDirectory
 from ifvit.sampling.preview import PreviewHook
 from ifvit.sampling.sampler import Sampler
 from ifvit.training.averaged_model import AveragedModel
+from ifvit.training.bad_steps_hook import BadStepsHook
 from ifvit.training.device_use import DeviceUse
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
@@ -42,12 +45,14 @@ def make_hooks(
     objective: Objective,
     engine: DeepSpeedEngine,
     ema: Ema,
+    batches: BatchStream,
+    bad_steps: BadStepsHook,
     phases: Phases,
     ranks: Ranks,
     device: torch.device,
     report: RunReport | None,
 ) -> list[Hook]:
-    """Metrics before checkpoints, so that a step is in the log before a checkpoint says it is done."""
+    """Metrics before checkpoints, so that a step is in the log before a checkpoint says it is done. Rollbacks last."""
     forward_gflops = count_flops(recipe.model)["gflops_with_attention"]
     meters: list[Meter] = [
         TimestepLosses(recipe.diffusion.num_train_timesteps, ranks, device),
@@ -63,10 +68,12 @@ def make_hooks(
         encode = partial(with_prompt_embeds, text_encoder=encoders.text_encoder)
         meters.append(ValidationLoss(recipe, validation_set, objective, encode, averaged, ranks, device))
     log, progress = (report.log, report.progress) if report else (None, None)
-    checkpoint_hook = checkpoint_time.around(CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks))
+    metrics = MetricsHook(recipe, ranks, meters, log, progress)
+    saves = CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks, bad_steps.settle)
     hooks: list[Hook] = [
-        PhaseHook(MetricsHook(recipe, ranks, meters, log, progress), METRICS, phases),
-        PhaseHook(checkpoint_hook, CHECKPOINT, phases),
+        bad_steps,
+        PhaseHook(metrics, METRICS, phases),
+        PhaseHook(checkpoint_time.around(saves), CHECKPOINT, phases),
     ]
     if averaged is not None and recipe.sampling.prompts:
         sampler = Sampler(
@@ -83,7 +90,11 @@ def make_hooks(
         on_grid = report.grid_written if report else ignore_grid
         preview_hook = PreviewHook(directory.samples, recipe, sampler, averaged, ranks, on_grid, encoders.notice)
         hooks.append(PhaseHook(preview_hook, SAMPLING, phases))
-    return hooks
+    counting: list[Hook] = [metrics, saves]
+    rollbacks = RollbackHook(
+        recipe.train.bad_steps, directory, engine, ema, batches, bad_steps, saves, counting, phases, ranks, report
+    )
+    return [*hooks, rollbacks]
 
 
 def ignore_grid(path: Path, step: int) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 import torch
 
 from ifvit.checkpoint.load import Checkpoint, newest_checkpoint, read_weights
-from ifvit.checkpoint.resume import restore_state, say_other_recipe
+from ifvit.checkpoint.resume import restore_state
 from ifvit.commands.run_report import RunReport
 from ifvit.commands.shared_attention import shared_attention_choice
 from ifvit.commands.training_hooks import make_hooks
 from ifvit.config.errors import UserError
 from ifvit.config.schema import Recipe
+from ifvit.data.batch import Batch
+from ifvit.data.batch_stream import BatchStream
 from ifvit.data.loader import BatchLoader
 from ifvit.data.online_text import with_prompt_embeds
 from ifvit.data.training_data import TrainingData, open_training_data, without_secrets
@@ -26,11 +28,11 @@ from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.environment import last_attempt
 from ifvit.runtime.run_directory import RunDirectory, open_run
 from ifvit.runtime.seeding import derived_seed
+from ifvit.training.bad_steps_hook import BadStepsHook
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine, num_micro_batches
 from ifvit.training.guards import Guards
 from ifvit.training.loop import train
-from ifvit.training.phases import END, FETCHING, START
 from ifvit.training.state import TrainState
 
 INTERRUPTED_EXIT_CODE = 75  # saved; the same command goes on
@@ -67,7 +69,6 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
         if ranks.rank == 0:
             directory, _ = open_run(recipe)  # holds the lock from here on
             check_same_shards(directory, data)
-    guards.use(directory)
     checkpoint = newest_checkpoint(directory.checkpoints, ranks)
     with agreed_errors(ranks):
         model = initial_model(recipe, checkpoint).to(device)
@@ -76,7 +77,6 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
     state = TrainState()
     if checkpoint is not None:
         restore_state(checkpoint, state, engine, ema)
-        say_other_recipe(checkpoint, recipe, ranks)
     if state.step >= recipe.train.max_steps:
         if ranks.rank == 0:
             print(f"{directory.path}: at step {state.step} of {recipe.train.max_steps}, nothing left to do")
@@ -84,27 +84,34 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
     with agreed_errors(ranks):
         is_first = ranks.rank == 0
         report = RunReport(recipe, directory, data, encoders, state, ranks, device, attention) if is_first else None
+
+    def open_loader(first_batch: int) -> BatchLoader:
+        loader = BatchLoader(
+            data,
+            recipe.seed,
+            recipe.train.global_batch_size,
+            recipe.train.caption_dropout_prob,
+            ranks.rank,
+            ranks.world_size,
+            num_local_ranks,
+            first_step=first_batch,
+            pin_memory=device.type == "cuda",
+        )
+        with ExitStack() as on_error:
+            on_error.enter_context(loader)
+            if data.are_fetched:
+                with agreed_errors(ranks, patient_group()):
+                    loader.wait_for_first()
+            on_error.pop_all()
+        return loader
+
+    def prepare(batch: Batch) -> Batch:
+        return with_prompt_embeds(batch.to(device), encoders.text_encoder)
+
     with ExitStack() as stack:
         if report:
             stack.enter_context(report)
-        loader = stack.enter_context(
-            BatchLoader(
-                data,
-                recipe.seed,
-                recipe.train.global_batch_size,
-                recipe.train.caption_dropout_prob,
-                ranks.rank,
-                ranks.world_size,
-                num_local_ranks,
-                first_step=state.next_batch,
-                pin_memory=device.type == "cuda",
-            )
-        )
-        if data.are_fetched:
-            with agreed_errors(ranks, patient_group()):
-                guards.phases.enter(FETCHING, 0)
-                loader.wait_for_first()
-            guards.phases.enter(START, 0)
+        batches = stack.enter_context(BatchStream(open_loader, prepare, state.next_batch))
         objective = Objective(
             NoiseSchedule(recipe.diffusion, device),
             scaling_factor,
@@ -112,14 +119,36 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
             seed=recipe.seed,
             global_batch_size=recipe.train.global_batch_size,
         )
-        batches = (with_prompt_embeds(batch.to(device), encoders.text_encoder) for batch in loader)
-        phases = guards.phases
+        bad_steps = BadStepsHook(recipe.train.bad_steps, ranks, directory.bad_steps_file)
         hooks = make_hooks(
-            recipe, directory, data, validation_set, encoders, objective, engine, ema, phases, ranks, device, report
+            recipe,
+            directory,
+            data,
+            validation_set,
+            encoders,
+            objective,
+            engine,
+            ema,
+            batches,
+            bad_steps,
+            guards.phases,
+            ranks,
+            device,
+            report,
         )
-        stop_hook = guards.stop_hook(recipe.train.max_steps)
-        train(state, engine, objective, batches, ema, [stop_hook, *hooks], recipe.train, recipe.optimizer, phases)
-        phases.enter(END, state.step)
+        hooks = [guards.stop_hook(recipe.train.max_steps), *hooks]
+        train(
+            state,
+            engine,
+            objective,
+            batches,
+            ema,
+            hooks,
+            recipe.train,
+            recipe.optimizer,
+            guards.phases,
+            bad_steps.must_skip,
+        )
     return 0 if state.step >= recipe.train.max_steps else INTERRUPTED_EXIT_CODE
 
 

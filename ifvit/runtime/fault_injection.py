@@ -6,6 +6,7 @@
     step.backward@1:3=sleep 2               rank 1 sleeps two seconds in step 3
     step.gradient@1:3-5=nan                 rank 1's gradients of steps 3 to 5 become NaN
 
+Steps count from 1. Of step.gradient and step.loss batches count: after a rollback others come in their place.
 Actions at a point: kill, stop, term, usr1, usr2 (signals to this process), sleep SECONDS, eio, enospc (OSError).
 Actions on a tensor: nan, inf, scale FACTOR, flip (the lowest bit of its first value).
 """
@@ -22,17 +23,17 @@ from typing import Any
 VARIABLE = "IFVIT_FAULTS"
 POINTS = {
     "step.start": "before a run's data and encoders are loaded",
-    "step.fetching": "before the wait for the first batch of fetched shards",
-    "step.end": "after all hooks, before the run is reported",
     "step.data": "before the batch of a step is asked for",
     "step.forward": "before a forward pass",
     "step.backward": "before a backward pass, whose end reduces gradients over the ranks",
     "step.gradient": "a tensor: what a backward pass starts from, so that all gradients of this rank are scaled alike",
+    "step.loss": "a tensor: this rank's loss of a step, after its backward passes",
     "step.optimizer": "before the optimiser step",
     "step.hooks": "before the hooks of a step, and between them",
     "step.metrics": "before the metrics hook, in every step, whether it logs or not, and at the end",
     "step.checkpoint": "before the checkpoint hook, likewise",
     "step.sampling": "before the hook of sample grids, likewise",
+    "step.rollback": "before a rollback",
     "checkpoint.copied": "a rank has copied what it will write",
     "checkpoint.write": "before a rank writes a file of a checkpoint",
     "checkpoint.file_written": "a rank has written a file of a checkpoint",

@@ -1,12 +1,14 @@
 """Files that are either whole or absent, whatever happens to the process that writes them, and what is in them."""
 
 import hashlib
+import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
+from typing import Any
 
 from ifvit.config.errors import UserError
 
@@ -30,6 +32,12 @@ def file_sha256(path: Path) -> str:
     """Read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Write `record` as one more line of `path`."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -60,6 +60,15 @@ class Progress:
         elif self.line_is_due(time.monotonic()):
             self.print_line()
 
+    def go_back(self, done: int) -> None:
+        """Only `done` units count as done; the rate is measured anew."""
+        self.done = self.initial = self.line_done = done
+        self.started = self.line_time = time.monotonic()
+        if self.bar is not None:
+            self.bar.reset()
+            self.bar.initial = self.bar.n = self.bar.last_print_n = done
+            self.bar.refresh()
+
     def write(self, line: str) -> None:
         """Print `line` on its own, above the bar where there is one."""
         if self.bar is not None:

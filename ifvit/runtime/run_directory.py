@@ -14,11 +14,12 @@ from ifvit.runtime.files import write_atomically
 
 # What may differ between two starts of one run: how long, how it is logged and saved, on what it runs, and where things
 # lie. What lies there is compared by its digest. The micro-batch changes no sample and no draw, and with another number
-# of GPUs it has to change.
+# of GPUs it has to change. What is done about bad steps is decided when they come.
 CHANGEABLE = (
     "train.max_steps",
     "train.micro_batch_size",
     "train.activation_checkpointing",
+    "train.bad_steps.",
     "data.coco_root",
     "data.image_folder",
     "data.image_tars",
@@ -49,17 +50,11 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.logs = path / "logs"
+        self.bad_steps_file = self.logs / "bad_steps.jsonl"
+        self.rollbacks_file = self.logs / "rollbacks.jsonl"
         self.evaluation = path / "evaluation"
         self.lock_file = path / "lock"
         self.held_lock: IO[str] | None = None
-
-    def heartbeat_file(self, rank: int) -> Path:
-        """Where a rank says, about every second, where it is."""
-        return self.logs / f"heartbeat-rank-{rank:05d}.json"
-
-    def stacks_file(self, rank: int) -> Path:
-        """Where a rank that the watchdog ends writes what its threads were doing."""
-        return self.logs / f"stacks-rank-{rank:05d}.txt"
 
     @property
     def name(self) -> str:
@@ -113,8 +108,6 @@ def open_run(recipe: Recipe) -> tuple[RunDirectory, bool]:
             compare(run, run.read_recipe(), recipe)
         for folder in (run.checkpoints, run.samples, run.logs):
             folder.mkdir(exist_ok=True)
-        for file in run.logs.glob("heartbeat-rank-*.json"):  # of an earlier start, maybe with more ranks
-            file.unlink()
         write_atomically(run.recipe_file, resolved_yaml(recipe).encode())
     except UserError:
         run.release()

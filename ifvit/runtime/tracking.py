@@ -61,6 +61,7 @@ class MlflowTracker:
         self.thread = threading.Thread(target=self.work, name="mlflow", daemon=True)
         self.said_failure = False
         self.position = 0  # bytes of metrics_file that MLflow has
+        self.cut_at: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def start(self) -> None:
         """Begin in the background. Call it after MetricsLog.resume, which rewrites the file."""
@@ -72,6 +73,11 @@ class MlflowTracker:
             self.say(f"cannot be imported, metrics go to {self.metrics_file} only: {first_line(error)}")
             return
         self.thread.start()
+
+    def metrics_cut(self) -> None:
+        """To be called after a MetricsLog.resume while this follows the file. MLflow keeps the rows that were taken
+        back, and gets those made in their place beside them, at the same steps."""
+        self.cut_at.put(self.metrics_file.stat().st_size)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Send the file `path` into `folder` of the run's artifacts."""
@@ -129,6 +135,8 @@ class MlflowTracker:
         if not self.run.connected:
             self.run.connect(self.params, self.tags)
             self.position = 0  # from the start of the file: what MLflow has is known by its steps
+        while not self.cut_at.empty():
+            self.position = min(self.position, self.cut_at.get())
         rows, position = read_metrics(self.metrics_file, self.position)
         self.run.send_metrics(rows)
         self.position = position

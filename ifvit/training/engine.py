@@ -15,7 +15,7 @@ from ifvit.config.schema import OptimizerConfig, RuntimeConfig, TrainConfig
 from ifvit.model.uvit import UViT
 from ifvit.training.blocks import blocks_of, prepare_blocks
 from ifvit.training.deepspeed_config import deepspeed_config
-from ifvit.training.fragments import Fragment, create_moments, local_fragments, moment, optimizer_step
+from ifvit.training.fragments import Fragment, create_moments, local_fragments, moment, optimizer_step, refresh_weights
 from ifvit.training.guarded_update import GuardedUpdate
 from ifvit.training.optimizer import make_optimizer
 from ifvit.training.state import StepOutcome
@@ -75,6 +75,10 @@ class DeepSpeedEngine:
         self.engine.step()
         assert self.update.outcome is not None, "DeepSpeed made no update"
         return self.update.outcome
+
+    def refresh_weights(self) -> None:
+        """Let the model compute with the fragments' weights, after they were changed from outside. Collective."""
+        refresh_weights(self.engine)
 
     def moment(self, fragment: Fragment, key: str) -> Tensor:
         """The Adam moment `key` ("exp_avg", "exp_avg_sq") of `fragment`: a view (numel,) float32."""

@@ -83,3 +83,17 @@ def create_moments(fragments: Sequence[Fragment], optimizer: torch.optim.Optimiz
 def optimizer_step(optimizer: torch.optim.Optimizer) -> int:
     """How many updates the optimiser has made. Waits for the device."""
     return next((int(state["step"].item()) for state in optimizer.state.values() if "step" in state), 0)
+
+
+def refresh_weights(engine: Any) -> None:
+    """Copy the float32 weights, changed from outside, to those that the model computes with. Collective."""
+    stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
+    if stage in (1, 2):
+        optimizer.update_lp_params()
+    elif stage == 3:
+        # As at the end of its own step.
+        optimizer._partition_all_parameters()
+        for number in range(len(optimizer.fp16_groups)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(number)
+        if optimizer.persistent_parameters:
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)

@@ -3,7 +3,7 @@
 The engine owns precision and sharding. Hooks own logs, previews, checkpoints, stopping.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -27,7 +27,12 @@ class Engine(Protocol):
     num_micro_batches: int
 
     def backward(self, micro_loss: Tensor) -> None: ...
-    def step(self, learning_rate: float) -> StepOutcome: ...
+    def step(self, learning_rate: float, must_skip: Tensor | None = None) -> StepOutcome: ...
+
+
+def never(state: TrainState, loss: Tensor) -> Tensor | None:
+    """No step is skipped for its loss."""
+    return None
 
 
 def train(
@@ -40,8 +45,12 @@ def train(
     config: TrainConfig,
     optimizer: OptimizerConfig,
     phases: Phases,
+    must_skip: Callable[[TrainState, Tensor], Tensor | None] = never,  # given this rank's loss, before the update
 ) -> None:
-    """Advance `state` until `config.max_steps`, or until a hook gives a `stop_reason`."""
+    """Advance `state` until `config.max_steps`, or until a hook gives a `stop_reason`.
+
+    The last hook may set `state` and all that hangs on it back to an earlier step.
+    """
     for hook in hooks:
         hook.on_start(state)
     while state.step < config.max_steps and state.stop_reason is None:
@@ -58,12 +67,13 @@ def train(
             micro_loss = losses.mean / engine.num_micro_batches
             sample_losses.append(losses.of_samples)
             phases.enter(BACKWARD, number)
-            micro_loss.register_hook(partial(fault_tensor, "step.gradient", step=number))
+            micro_loss.register_hook(partial(fault_tensor, "step.gradient", step=state.next_batch + 1))
             engine.backward(micro_loss)
             loss += micro_loss.detach()
+        fault_tensor("step.loss", loss, state.next_batch + 1)
         phases.enter(OPTIMIZER, number)
         learning_rate = learning_rate_at(state.step, optimizer)
-        outcome = engine.step(learning_rate)
+        outcome = engine.step(learning_rate, must_skip(state, loss))
         ema.update()
         state.step += 1
         state.samples_seen += config.global_batch_size

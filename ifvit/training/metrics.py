@@ -1,19 +1,17 @@
 """Loss, learning rate, gradient norm and what else is measured: to metrics.jsonl, and to the progress display."""
 
-import math
 import time
 from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from ifvit.config.schema import Recipe
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.metrics import MetricsLog
 from ifvit.runtime.progress import Progress
 from ifvit.training.meter import Meter, is_logged
-from ifvit.training.state import NonFiniteError, StepResult, TrainState
+from ifvit.training.state import StepResult, TrainState
 
 
 class MetricsHook:
@@ -21,7 +19,8 @@ class MetricsHook:
     device.
 
     Args:
-        meters: what gives the metrics beyond loss, learning_rate and grad_norm, those of the logged step.
+        meters: what gives the metrics beyond loss, learning_rate and grad_norm, those of the logged step, and beyond
+            bad_steps and rollbacks, those known by then.
         log: on rank 0, else None.
         progress: on rank 0, else None.
     """
@@ -34,16 +33,12 @@ class MetricsHook:
         self.meters = meters
         self.log = log
         self.progress = progress
-        self.has_skipped: Tensor | None = None  # any step of this process
 
     def on_start(self, state: TrainState) -> None:
         for meter in self.meters:
             meter.on_start(state)
 
     def on_step(self, state: TrainState, result: StepResult) -> None:
-        self.has_skipped = result.is_skipped if self.has_skipped is None else self.has_skipped | result.is_skipped
-        if state.step % self.recipe.checkpoint.every_steps == 0:
-            self.refuse_skipped(state.step)
         for meter in self.meters:
             meter.on_step(state, result)
         if not is_logged(state.step, self.recipe):
@@ -54,20 +49,12 @@ class MetricsHook:
         if self.log and self.progress:
             self.log.append(record)
             self.progress.advance(postfix_text=postfix_text(record))
-        if not math.isfinite(record["loss"]):
-            raise NonFiniteError(f"the loss is {record['loss']} at step {state.step}")
-        self.refuse_skipped(state.step)
 
     def on_stop(self, state: TrainState) -> None:
         for meter in self.meters:
             meter.on_stop(state)
         if self.progress:
             self.progress.close()
-
-    def refuse_skipped(self, step: int) -> None:
-        """Raises NonFiniteError once an update was left out, before anything is saved. Waits for the device."""
-        if self.has_skipped is not None and self.has_skipped.item():
-            raise NonFiniteError(f"the gradients are not finite at step {step} or shortly before")
 
     def record(self, state: TrainState, result: StepResult) -> dict[str, float | int]:
         loss = result.loss.clone()
@@ -82,6 +69,8 @@ class MetricsHook:
             "loss": values[0],
             "learning_rate": result.learning_rate,
             "grad_norm": values[1],
+            "bad_steps": state.bad_steps.total,
+            "rollbacks": state.bad_steps.rollbacks,
         }
         for meter in self.meters:
             record |= meter.metrics(state, result)

@@ -10,7 +10,12 @@ from ifvit.training.state import Hook, StepResult, TrainState
 
 START, FETCHING, END = "start", "fetching", "end"  # before the first step, waiting for shards' first batch, after all
 DATA, FORWARD, BACKWARD, OPTIMIZER, HOOKS = "data", "forward", "backward", "optimizer", "hooks"
-METRICS, CHECKPOINT, SAMPLING = "metrics", "checkpoint", "sampling"  # hooks whose work may take long
+METRICS, CHECKPOINT, SAMPLING, ROLLBACK = (
+    "metrics",
+    "checkpoint",
+    "sampling",
+    "rollback",
+)  # hooks whose work may take long
 STEPS_REMEMBERED = 50
 
 

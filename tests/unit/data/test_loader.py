@@ -16,6 +16,7 @@ import torch
 
 from ifvit.config.errors import UserError
 from ifvit.data.batch import Batch
+from ifvit.data.batch_stream import BatchStream
 from ifvit.data.loader import BatchLoader
 from ifvit.data.online_text import with_prompt_embeds
 from ifvit.data.reader import SampleReader
@@ -127,6 +128,21 @@ def test_a_batch_holds_until_the_next_is_asked_for(shard_set: ShardSet) -> None:
             assert_equal(batch, own)
             memory.add(batch.moments.data_ptr())
     assert len(memory) <= 5  # and no more memory is taken than for a few batches
+
+
+def test_a_stream_goes_on_at_another_batch_when_told(shard_set: ShardSet) -> None:
+    num_threads = threading.active_count()
+
+    def open_loader(number: int) -> BatchLoader:
+        return BatchLoader(TrainingData((shard_set,)), SEED, 8, DROPOUT, first_step=number)
+
+    with BatchStream(open_loader, lambda batch: batch.to("cpu"), first=1) as stream:
+        taken = [copied(next(stream)) for _ in range(2)]
+        stream.go_on_at(7)
+        taken += [copied(next(stream)) for _ in range(2)]
+    for batch, number in zip(taken, (1, 2, 7, 8), strict=True):
+        assert_equal(batch, copied(batches(shard_set, 1, first_step=number)[0].to("cpu")))
+    assert threading.active_count() == num_threads
 
 
 def test_dropped_rows_keep_their_caption(shard_set: ShardSet) -> None:

@@ -69,6 +69,32 @@ def test_a_resumed_job_with_nothing_to_do_prints_nothing(clock: Clock) -> None:
     assert run(clock, total=10, seconds_each=1, initial=10) == []
 
 
+def test_work_that_was_taken_back_counts_again(clock: Clock) -> None:
+    stream = io.StringIO()
+    with Progress(100, "training", unit="steps", stream=stream) as bar:
+        for _ in range(80):
+            clock.now += 1
+            bar.advance()
+        clock.now += 60  # going back takes its time, too
+        bar.go_back(70)
+        for _ in range(30):
+            clock.now += 1
+            bar.advance()
+    lines = stream.getvalue().splitlines()
+    assert "training: 75/100 steps, 1 steps/s, 0:00:25 left" in lines
+    assert lines[-1] == "training: 100/100 steps, 1 steps/s"
+
+
+def test_a_bar_goes_back_too() -> None:
+    stream = Terminal()
+    with Progress(100, "training", unit="steps", stream=stream) as bar:
+        bar.advance(80)
+        bar.go_back(70)
+        assert bar.bar is not None and bar.bar.n == 70
+        bar.advance()
+        assert bar.bar.n == 71
+
+
 def test_lines_written_between(clock: Clock) -> None:
     stream = io.StringIO()
     with Progress(2, "shards", stream=stream) as bar:

@@ -83,6 +83,18 @@ def test_a_resumed_run_is_the_same_mlflow_run_with_each_step_once(run: TrackedRu
     assert stored.data.tags["attempt"] == "2"
 
 
+def test_rows_after_a_rollback_are_sent_also_where_the_file_was_longer_before(run: TrackedRun) -> None:
+    tracker = run.tracker()
+    tracker.start()
+    run.append(0, 10, 20, 30)
+    wait_until(lambda: (run.folder / "mlflow.json").is_file() and len(run.history()) == 4)
+    run.metrics.resume(10)
+    tracker.metrics_cut()
+    run.append(20, 30, 40)
+    tracker.finish()
+    assert sorted(step for step, _ in run.history()) == [0, 10, 20, 20, 30, 30, 40]
+
+
 def test_rows_that_a_killed_process_did_not_send_are_sent_by_the_next(run: TrackedRun) -> None:
     first = run.tracker()
     first.start()

@@ -1,0 +1,47 @@
+"""Training runs in the ranks of a pool in which something goes wrong, and what their logs then say."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.fault_injection import VARIABLE
+from tests.distributed.training_runs import train_run
+
+
+def train_with_faults(ranks: Ranks, faults: str, **arguments: Any) -> int | str:
+    """`train_run` with IFVIT_FAULTS set to `faults`."""
+    os.environ[VARIABLE] = faults
+    try:
+        return train_run(ranks, **arguments)
+    finally:
+        del os.environ[VARIABLE]
+
+
+def count_reductions(ranks: Ranks, **arguments: Any) -> int:
+    """How many all-reduces of fractions our own files start in `train_run`; DeepSpeed starts its own elsewhere.
+
+    Ranks agree on signals and on saves by integers, the latter as often as a save happens to last.
+    """
+    original, count = dist.all_reduce, 0
+
+    def all_reduce(tensor: torch.Tensor, *values: Any, **options: Any) -> Any:
+        nonlocal count
+        count += tensor.is_floating_point()
+        return original(tensor, *values, **options)
+
+    dist.all_reduce = all_reduce
+    try:
+        assert train_run(ranks, **arguments) == 0
+    finally:
+        dist.all_reduce = original
+    return count
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a file that may be missing."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
