@@ -15,6 +15,7 @@ VERBS = {
     "train": "train a recipe, or go on with the run that has its name",
     "sample": "make images from prompts with a run, an export or imported weights",
     "evaluate": "measure a run on captions of images it was not trained on: distance, CLIP score, counts",
+    "runs": "a table of runs: state, step, loss, speed, time left",
     "compare": "one table and one figure of evaluated runs",
     "export": "write a run's averaged weights as a model folder",
     "import-weights": "turn public U-ViT weights into a model folder",

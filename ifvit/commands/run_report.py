@@ -15,7 +15,7 @@ from ifvit.encoders.loading import Encoders
 from ifvit.model.attention_choice import AttentionChoice
 from ifvit.model.flops import count_flops
 from ifvit.runtime.distributed import Ranks
-from ifvit.runtime.environment import append_attempt, environment_record
+from ifvit.runtime.environment import append_attempt, end_attempt, environment_record
 from ifvit.runtime.metrics import MetricsLog
 from ifvit.runtime.progress import Progress
 from ifvit.runtime.run_directory import RunDirectory
@@ -77,10 +77,16 @@ class RunReport:
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.close()
+        is_failure = error_type is not None and issubclass(error_type, Exception)
+        is_finished = error_type is None and self.state.step >= self.recipe.train.max_steps
         if self.tracker:
-            is_failure = error_type is not None and issubclass(error_type, Exception)
-            is_finished = error_type is None and self.state.step >= self.recipe.train.max_steps
             self.tracker.finish("FAILED" if is_failure else "FINISHED" if is_finished else "KILLED")
+        outcome = "failed" if is_failure else "finished" if is_finished else "interrupted"
+        reason = self.state.stop_reason if error is None else f"{error or type(error).__name__}".splitlines()[0]
+        try:
+            end_attempt(self.directory.environment_file, outcome, reason)
+        except OSError as unwritable:  # the error that ended the run, a full disk say, is the one to be told
+            self.say(f"{self.directory.environment_file}: how this start ended is not written: {unwritable}")
         if error_type is None:
             line = f"{self.directory.path}: step {self.state.step}, {self.state.samples_seen:,} samples seen"
             reason = self.state.stop_reason

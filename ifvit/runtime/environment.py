@@ -9,7 +9,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,20 @@ def environment_record(
 def append_attempt(environment_file: Path, record: Mapping[str, Any]) -> int:
     """Add `record` to the file's attempts; returns how many starts the run has had, this one included."""
     attempts = [*read_attempts(environment_file), record]
+    write_attempts(environment_file, attempts)
+    return len(attempts)
+
+
+def end_attempt(environment_file: Path, outcome: str, reason: str | None = None) -> None:
+    """Write into the record of the newest start how it ended: `outcome` "finished", "interrupted" or "failed"."""
+    *earlier, last = read_attempts(environment_file)
+    ended = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "outcome": outcome, "reason": reason}
+    write_attempts(environment_file, [*earlier, last | {"ended": ended}])
+
+
+def write_attempts(environment_file: Path, attempts: Sequence[Mapping[str, Any]]) -> None:
     text = json.dumps({"attempts": attempts}, indent=2, ensure_ascii=False) + "\n"
     write_atomically(environment_file, text.encode())
-    return len(attempts)
 
 
 def read_attempts(environment_file: Path) -> list[dict[str, Any]]:

@@ -58,6 +58,15 @@ def read_metrics(path: Path, position: int = 0) -> tuple[list[dict[str, Any]], i
     return records, position + sum(map(len, whole))
 
 
+def read_last_metrics(path: Path, num_bytes: int = 65_536) -> list[dict[str, Any]]:
+    """The records in the last `num_bytes` of the file, oldest first: enough for a glance at a run of any length."""
+    if not path.is_file():
+        return []
+    start = max(0, path.stat().st_size - num_bytes)
+    records, _ = read_metrics(path, start)  # of a line that begins before `start` the rest is no record
+    return records
+
+
 def parsed(line: bytes) -> dict[str, Any] | None:
     """`line` as a record, or None if it is not a whole one."""
     try:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,7 +76,7 @@ class RunDirectory:
         """Hold the run for this process. UserError naming the process that holds it already."""
         file = self.lock_file.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(file)
         except BlockingIOError:
             file.seek(0)
             holder = lock_holder(file.read())
@@ -86,11 +87,32 @@ class RunDirectory:
         file.flush()
         self.held_lock = file  # the system drops the lock when the file is closed or the process ends, however it ends
 
+    def is_held(self) -> bool:
+        """Whether some process holds the run."""
+        try:
+            with self.lock_file.open(encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def release(self) -> None:
         """Let another process have the run."""
         if self.held_lock is not None:
             self.held_lock.close()
             self.held_lock = None
+
+
+def hold(file: IO[str]) -> None:
+    """Raises BlockingIOError where another process holds the lock, and not only looks at it for a moment."""
+    for seconds in (0.05, 0.2):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(seconds)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def open_run(recipe: Recipe) -> tuple[RunDirectory, bool]:

@@ -27,6 +27,7 @@ def heavy_modules_after(statement: str, repository: Path) -> str:
         "import ifvit.runtime.run_directory, ifvit.runtime.metrics, ifvit.runtime.progress, ifvit.runtime.environment",
         "import ifvit.runtime.tracking",
         "import ifvit.commands.main",
+        "from ifvit.commands.main import main; main(['runs', 'recipes'])",
     ],
 )
 def test_nothing_heavy_is_imported(statement: str, repository: Path) -> None:

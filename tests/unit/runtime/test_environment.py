@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from ifvit.runtime.environment import append_attempt, cpu_model, environment_record, git_state, package_versions
+from ifvit.runtime.environment import (
+    append_attempt,
+    cpu_model,
+    end_attempt,
+    environment_record,
+    git_state,
+    package_versions,
+    read_attempts,
+)
 
 
 @pytest.fixture
@@ -83,3 +91,14 @@ def test_versions_and_processor() -> None:
     assert package_versions()["numpy"] == numpy.__version__
     assert "xformers" not in package_versions() or package_versions()["xformers"]
     assert cpu_model()
+
+
+def test_the_end_of_a_start_is_written_into_its_own_record(tmp_path: Path) -> None:
+    file = tmp_path / "environment.json"
+    append_attempt(file, {"first_step": 0})
+    append_attempt(file, {"first_step": 7})
+    end_attempt(file, "failed", "the disk is full")
+    first, second = read_attempts(file)
+    assert first == {"first_step": 0}
+    assert second["first_step"] == 7
+    assert (second["ended"]["outcome"], second["ended"]["reason"]) == ("failed", "the disk is full")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ifvit.config.errors import UserError
-from ifvit.runtime.metrics import MetricsLog, read_metrics
+from ifvit.runtime.metrics import MetricsLog, read_last_metrics, read_metrics
 
 
 @pytest.fixture
@@ -81,3 +81,16 @@ def test_reading_goes_on_where_it_stopped(log: MetricsLog) -> None:
     records, position = read_metrics(log.path, position)
     assert [record["step"] for record in records] == [20, 30]
     assert position == log.path.stat().st_size
+
+
+def test_the_last_records_are_found_without_reading_all(log: MetricsLog) -> None:
+    assert read_last_metrics(log.path) == []
+    for step in range(101, 201):
+        log.append({"step": step, "loss": 0.5})
+    length = len('{"step": 100, "loss": 0.5}\n')
+    assert [record["step"] for record in read_last_metrics(log.path, 2 * length)] == [199, 200]
+    assert [record["step"] for record in read_last_metrics(log.path, 2 * length - 1)] == [200]
+    assert len(read_last_metrics(log.path)) == 100
+    with log.path.open("a") as file:
+        file.write('{"step": 201')  # its writer is just writing it
+    assert read_last_metrics(log.path, 3 * length)[-1]["step"] == 200

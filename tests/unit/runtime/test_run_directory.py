@@ -1,10 +1,12 @@
 """One recipe, one process, one run."""
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -204,3 +206,17 @@ def test_find_run_takes_a_folder_or_a_name(runs_root: Path) -> None:
         find_run("other", runs_root)
     with pytest.raises(UserError, match="is a folder but no run"):
         find_run(runs_root)
+
+
+def test_a_look_at_the_lock_neither_takes_it_nor_stops_a_start(runs_root: Path) -> None:
+    run, _ = open_run(recipe_with(runs_root))
+    assert run.is_held()
+    run.release()
+    assert not run.is_held()
+    with run.lock_file.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.02, looking.close).start()
+        run.lock()
+    run.release()
+    run.lock_file.unlink()
+    assert not run.is_held()
