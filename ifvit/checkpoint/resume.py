@@ -1,5 +1,6 @@
 """Puts a checkpoint into an engine, at any ZeRO stage and number of ranks."""
 
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -8,6 +9,9 @@ from torch import Tensor
 
 from ifvit.checkpoint.layout import WEIGHTS, ema_kind
 from ifvit.checkpoint.load import Checkpoint
+from ifvit.checkpoint.manifest import recipe_sha256
+from ifvit.config.schema import Recipe
+from ifvit.runtime.distributed import Ranks
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.fragments import MOMENTS
@@ -35,6 +39,12 @@ def restore_state(checkpoint: Checkpoint, state: TrainState, engine: DeepSpeedEn
     state.samples_seen = progress.samples_seen
     state.skipped_batches = progress.skipped_batches
     state.bad_steps = deepcopy(progress.bad_steps)
+
+
+def say_other_recipe(checkpoint: Checkpoint, recipe: Recipe, ranks: Ranks) -> None:
+    """Say it where the checkpoint was saved under values that a run does not change between two starts."""
+    if ranks.rank == 0 and checkpoint.manifest.recipe_sha256 != recipe_sha256(recipe):
+        print(f"{checkpoint.folder}: was saved with another recipe than this one", file=sys.stderr, flush=True)
 
 
 @torch.no_grad()

@@ -5,11 +5,13 @@ A signal (Ctrl-C, TERM, USR1, USR2) saves at the next step and ends with exit co
 """
 
 import argparse
+import os
 import sys
 
 from ifvit.config.arguments import add_recipe_arguments, recipe_from
 
 NON_FINITE_EXIT_CODE = 3
+LOST_RANK_EXIT_CODE = 3
 UNSAVED_EXIT_CODE = 1
 
 
@@ -26,19 +28,23 @@ def run(arguments: argparse.Namespace) -> int:
     from ifvit.commands.training_run import run_training
     from ifvit.runtime.distributed import find_ranks, start_process_group, stop_process_group, training_device
     from ifvit.runtime.host_memory import keep_freed_memory
-    from ifvit.training.state import NonFiniteError
+    from ifvit.runtime.late_ranks import COLLECTIVE_PATIENCE
+    from ifvit.training.state import LostRankError, NonFiniteError
 
     ranks = find_ranks()
     device = training_device(ranks)
     if device.type == "cpu":
         keep_freed_memory()
-    start_process_group(ranks, device, recipe.runtime.watchdog_seconds)
+    start_process_group(ranks, device, COLLECTIVE_PATIENCE * recipe.runtime.watchdog_seconds)
     try:
         return run_training(recipe, ranks, device)
     except NonFiniteError as stop:
         if ranks.rank == 0:
             print(f"stopped: {stop}; the last checkpoint is from before", file=sys.stderr)
         return NON_FINITE_EXIT_CODE
+    except LostRankError as stop:
+        print(f"rank {ranks.rank}: stopped: {stop}; the last checkpoint is from before", file=sys.stderr, flush=True)
+        os._exit(LOST_RANK_EXIT_CODE)  # leaving the process group could wait for the rank that is lost
     except SaveError as stop:
         if ranks.rank == 0:
             print(f"stopped: {stop}", file=sys.stderr)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ifvit.checkpoint.load import Checkpoint, newest_checkpoint, read_weights
-from ifvit.checkpoint.resume import restore_state
+from ifvit.checkpoint.resume import restore_state, say_other_recipe
 from ifvit.commands.run_report import RunReport
 from ifvit.commands.shared_attention import shared_attention_choice
 from ifvit.commands.training_hooks import make_hooks
@@ -33,6 +33,7 @@ from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine, num_micro_batches
 from ifvit.training.guards import Guards
 from ifvit.training.loop import train
+from ifvit.training.phases import END, FETCHING
 from ifvit.training.state import TrainState
 
 INTERRUPTED_EXIT_CODE = 75  # saved; the same command goes on
@@ -69,6 +70,7 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
         if ranks.rank == 0:
             directory, _ = open_run(recipe)  # holds the lock from here on
             check_same_shards(directory, data)
+    guards.use(directory)
     checkpoint = newest_checkpoint(directory.checkpoints, ranks)
     with agreed_errors(ranks):
         model = initial_model(recipe, checkpoint).to(device)
@@ -77,6 +79,7 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
     state = TrainState()
     if checkpoint is not None:
         restore_state(checkpoint, state, engine, ema)
+        say_other_recipe(checkpoint, recipe, ranks)
     if state.step >= recipe.train.max_steps:
         if ranks.rank == 0:
             print(f"{directory.path}: at step {state.step} of {recipe.train.max_steps}, nothing left to do")
@@ -100,8 +103,11 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
         with ExitStack() as on_error:
             on_error.enter_context(loader)
             if data.are_fetched:
+                position = guards.phases.position
                 with agreed_errors(ranks, patient_group()):
+                    guards.phases.enter(FETCHING, position.step)
                     loader.wait_for_first()
+                guards.phases.enter(position.phase, position.step)
             on_error.pop_all()
         return loader
 
@@ -149,6 +155,7 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
             guards.phases,
             bad_steps.must_skip,
         )
+        guards.phases.enter(END, state.step)
     return 0 if state.step >= recipe.train.max_steps else INTERRUPTED_EXIT_CODE
 
 

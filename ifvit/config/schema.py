@@ -312,7 +312,9 @@ class RuntimeConfig(Section):
     zero_stage: Literal[0, 1, 2, 3] = 1  # sharded over the ranks: 1 moments, 2 and gradients, 3 and weights
     offload_optimizer: bool = False  # moments, float32 weights and update on the CPU; zero_stage 2 or 3
     compile: bool = False  # torch.compile for each block
-    watchdog_seconds: PositiveInt = 120  # a collective operation that takes longer ends the job
+    # A rank that does not get on for so long, or for ten median steps, is named, and the job ends with exit code 3;
+    # ten times as long to start, log, save and sample.
+    watchdog_seconds: PositiveInt = 120
     # Wall clock of one start, from the process's start. It saves and ends with exit code 75 early enough for the save,
     # but not before one step is made.
     max_hours: PositiveFloat | None = None

@@ -23,6 +23,8 @@ from typing import Any
 VARIABLE = "IFVIT_FAULTS"
 POINTS = {
     "step.start": "before a run's data and encoders are loaded",
+    "step.fetching": "before the wait for the first batch of fetched shards",
+    "step.end": "after all hooks, before the run is reported",
     "step.data": "before the batch of a step is asked for",
     "step.forward": "before a forward pass",
     "step.backward": "before a backward pass, whose end reduces gradients over the ranks",

@@ -57,6 +57,14 @@ class RunDirectory:
         self.lock_file = path / "lock"
         self.held_lock: IO[str] | None = None
 
+    def heartbeat_file(self, rank: int) -> Path:
+        """Where a rank says, about every second, where it is."""
+        return self.logs / f"heartbeat-rank-{rank:05d}.json"
+
+    def stacks_file(self, rank: int) -> Path:
+        """Where a rank that the watchdog ends writes what its threads were doing."""
+        return self.logs / f"stacks-rank-{rank:05d}.txt"
+
     @property
     def name(self) -> str:
         return self.path.name
@@ -130,6 +138,8 @@ def open_run(recipe: Recipe) -> tuple[RunDirectory, bool]:
             compare(run, run.read_recipe(), recipe)
         for folder in (run.checkpoints, run.samples, run.logs):
             folder.mkdir(exist_ok=True)
+        for file in run.logs.glob("heartbeat-rank-*.json"):  # of an earlier start, maybe with more ranks
+            file.unlink()
         write_atomically(run.recipe_file, resolved_yaml(recipe).encode())
     except UserError:
         run.release()

@@ -58,6 +58,10 @@ class NonFiniteError(Exception):
     """Loss, gradients or weights became NaN or infinite: going on only spends time. Nothing is saved from there."""
 
 
+class LostRankError(Exception):
+    """Another rank is gone or has failed, and this one cannot go on without it."""
+
+
 class Hook(Protocol):
     """Watches the loop from outside. Called on all ranks alike, so a hook may use collective operations."""
 

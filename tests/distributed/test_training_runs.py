@@ -44,8 +44,18 @@ def test_a_resumed_run_at_stage_0_is_the_undisturbed_one_bit_for_bit(train: Trai
     assert_bit_equal(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_another_rank_count_and_stage_at_each_resume(train: Train, undisturbed: Path, tmp_path: Path) -> None:
-    for world_size, zero_stage, micro_batch_size, last_step in ((2, 1, 4, 3), (1, 0, 8, 5), (2, 0, 2, 6), (1, 1, 1, 8)):
+@pytest.mark.fault(
+    "F09",
+    injected="ranks 2, 1, 2, 1, 2, ZeRO stage 0, 1, 2, 3, 0 and another accumulation at each resume",
+    detected="nothing has to be",
+    recovered="the same samples, captions and noise bit for bit; losses, weights, moments, EMA to summation order",
+    lost="nothing",
+)
+def test_another_rank_count_stage_and_accumulation_at_each_resume(
+    train: Train, undisturbed: Path, tmp_path: Path
+) -> None:
+    starts = ((2, 0, 4, 1), (1, 1, 8, 3), (2, 2, 1, 4), (1, 3, 4, 6), (2, 0, 2, 8))
+    for world_size, zero_stage, micro_batch_size, last_step in starts:
         overrides = [f"runtime.zero_stage={zero_stage}", f"train.micro_batch_size={micro_batch_size}"]
         overrides.append(f"train.max_steps={last_step}")
         assert set(train(world_size, tmp_path, *overrides)) == {0}

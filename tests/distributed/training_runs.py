@@ -15,6 +15,7 @@ from ifvit.config.errors import UserError
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.state import NonFiniteError, StepResult, TrainState
 from ifvit.training.stopping import StopHook
+from tests.distributed.drawn_samples import drawn_samples, recorded_samples
 from tests.drawn_coco import tiny_recipe
 
 RUN = [
@@ -52,8 +53,10 @@ def train_run(
     recipe = tiny_recipe(Path("/nowhere"), shards_root, *RUN, f"runtime.runs_root={runs_root}", *overrides)
     if ranks.rank == signal_rank:
         send_signal_in_step(3)
+    runs_root.mkdir(parents=True, exist_ok=True)
     try:
-        return run_training(recipe, ranks, torch.device("cpu"))
+        with recorded_samples(runs_root / f"{recipe.name}.samples.jsonl"):
+            return run_training(recipe, ranks, torch.device("cpu"))
     except (UserError, NonFiniteError) as error:
         return str(error)
     except SystemExit as stop:
@@ -91,8 +94,15 @@ def final_tensors(runs_root: Path, name: str = "tiny") -> dict[str, torch.Tensor
     }
 
 
+def assert_same_samples(runs_root: Path, undisturbed: Path) -> None:
+    """The runs below both folders saw the same samples, captions, timesteps and noise in each row of each batch."""
+    ours, theirs = (drawn_samples(root / "tiny.samples.jsonl") for root in (runs_root, undisturbed))
+    assert ours == theirs
+
+
 def assert_same_to_summation_order(runs_root: Path, undisturbed: Path) -> None:
     """The runs below both folders logged and ended the same, but for the last places."""
+    assert_same_samples(runs_root, undisturbed)
     for ours, theirs in zip(curve(runs_root), curve(undisturbed), strict=True):
         # The difference of two nearly equal weights has fewer digits than they have.
         assert ours.pop("update_norm") == pytest.approx(theirs.pop("update_norm"), rel=1e-3)
@@ -107,6 +117,7 @@ def assert_same_to_summation_order(runs_root: Path, undisturbed: Path) -> None:
 
 def assert_bit_equal(runs_root: Path, undisturbed: Path) -> None:
     """The runs below both folders logged and ended the same, bit for bit."""
+    assert_same_samples(runs_root, undisturbed)
     assert curve(runs_root) == curve(undisturbed)
     ours, theirs = final_tensors(runs_root), final_tensors(undisturbed)
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []

@@ -14,9 +14,12 @@ from ifvit.checkpoint.layout import MANIFEST, rank_file, saved_steps, step_folde
 from ifvit.checkpoint.manifest import DamagedCheckpointError
 from ifvit.checkpoint.saver import SaveError
 from ifvit.checkpoint.verification import verify
+from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.fault_injection import VARIABLE
 from tests.distributed.rank_pool import RankPool
 from tests.distributed.training_runs import assert_bit_equal
 from tests.faults.overheard_runs import overheard_run
+from tests.faults.training_processes import TrainingProcesses
 from tests.forked_process import exit_code, forked
 from tests.saved_states import make_saver, progress_of, save, values_of
 from tests.training_fixtures import Train
@@ -236,17 +239,54 @@ def test_overlapping_saves_wait_for_each_other(overheard: Overheard, undisturbed
 @pytest.mark.slow_fault
 @pytest.mark.fault(
     "F08",
-    injected="storage that stands still for 30 s in a save",
-    detected="past runtime.watchdog_seconds the run ends and says which rank waits for which file",
-    recovered="within that time steps go on, and the last save waits",
-    lost="time, or the steps since the last save that worked",
+    injected="storage that stands still for 30 s in a save of rank 1",
+    detected="the last save is waited for",
+    recovered="steps go on meanwhile, and the checkpoint is whole in the end",
+    lost="time",
 )
 def test_storage_that_stands_still(overheard: Overheard, undisturbed_pair: Path, tmp_path: Path) -> None:
-    slow = "checkpoint.write@1:4=sleep 30"
-    outcomes = overheard(2, tmp_path / "patient", faults=slow)
+    outcomes = overheard(2, tmp_path, faults="checkpoint.write@1:4=sleep 30")
     assert [code for code, _ in outcomes] == [0, 0]
-    assert_bit_equal(tmp_path / "patient", undisturbed_pair)
-    outcomes = overheard(2, tmp_path / "impatient", "runtime.watchdog_seconds=5", faults=slow)
-    for outcome, _ in outcomes:
-        assert "checkpoint of step 4: not done after 5 s (runtime.watchdog_seconds): rank 0 is waiting" in str(outcome)
-        assert "rank 1 is writing" in str(outcome)
+    assert_bit_equal(tmp_path, undisturbed_pair)
+
+
+def wait_for_slow_storage(ranks: Ranks, checkpoints: Path) -> str:
+    os.environ[VARIABLE] = "checkpoint.write@1=sleep 3"
+    saver = make_saver(checkpoints, ranks=ranks, patience_seconds=0.5)
+    try:
+        save(saver, 1)
+    except SaveError as error:
+        assert saver.current is not None
+        saver.current.join()  # nobody else may find it in this process
+        return str(error)
+    finally:
+        del os.environ[VARIABLE]
+    return "saved"
+
+
+@pytest.mark.fault(
+    "F08",
+    injected="storage that stands still for longer than runtime.watchdog_seconds",
+    detected="the error says which rank waits for which file",
+    recovered="the run ends on all ranks within that time",
+    lost="the steps since the last save that worked",
+)
+def test_a_save_that_does_not_end_is_named(pools: dict[int, RankPool], tmp_path: Path) -> None:
+    for told in pools[2].run(wait_for_slow_storage, checkpoints=tmp_path):
+        assert "checkpoint of step 1: not done after 0.5 s (runtime.watchdog_seconds): rank 0 is waiting for" in told
+        assert "rank-00001.json; rank 1 is writing" in told
+
+
+@pytest.mark.fault(
+    "F05",
+    injected="no space left at any save",
+    detected="a line on stderr for each failed save",
+    recovered="nothing: the command ends with exit code 1 and says that the disk may be full",
+    lost="the run",
+)
+def test_a_run_that_cannot_be_saved_ends_with_code_1(shards_root: Path, tmp_path: Path) -> None:
+    overrides = ("checkpoint.every_steps=1", "checkpoint.max_failed_saves=2")
+    job = TrainingProcesses(tmp_path, shards_root, 1, *overrides, faults="checkpoint.write=enospc")
+    assert job.wait() == [1]
+    assert "stopped: 2 saves in a row failed, the last at step 2: rank 0: [Errno 28]" in job.stderr()
+    assert "full or broken? The newest checkpoint is from before this start, if there is one" in job.stderr()

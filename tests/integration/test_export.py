@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, DPMSolverSinglestepScheduler
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import ifvit
+from ifvit.checkpoint.load import newest_checkpoint
 from ifvit.commands.trained_model import load_trained_model
 from ifvit.diffusion.solver import make_scheduler
 from ifvit.encoders.identity import state_digest
@@ -107,4 +108,14 @@ def test_training_starts_from_an_export(
     ifvit_main("export", undisturbed / "tiny", "--out", export)
     assert train(1, tmp_path, f"train.init_from={export}", "train.max_steps=1") == [0]
     start = final_tensors(tmp_path)
-    assert all(torch.equal(start[f"weights/{name}"], average[name]) for name in average)  # the first learning rate is 0
+    for name, weights in average.items():
+        # The first learning rate is 0, so the first averages are of equal weights.
+        assert torch.equal(start[f"weights/{name}"], weights)
+        assert torch.allclose(start[f"ema-0.99/{name}"], weights, rtol=1e-6, atol=1e-9)
+        # From nothing, with both betas 0.9: a tenth of the gradient, and a tenth of its square.
+        exp_avg, exp_avg_sq = start[f"exp_avg/{name}"], start[f"exp_avg_sq/{name}"]
+        assert torch.allclose(exp_avg_sq, 10 * exp_avg.square(), rtol=1e-4, atol=1e-20)
+    checkpoint = newest_checkpoint(tmp_path / "tiny/checkpoints")
+    assert checkpoint is not None
+    progress = checkpoint.manifest.progress
+    assert (progress.step, progress.samples_seen, progress.optimizer_steps) == (1, 8, 1)

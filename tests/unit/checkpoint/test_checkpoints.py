@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ifvit.checkpoint import verification
 from ifvit.checkpoint.layout import MANIFEST, rank_file, saved_steps, step_folder
 from ifvit.checkpoint.load import Checkpoint, chosen_checkpoint, newest_checkpoint
 from ifvit.checkpoint.manifest import DamagedCheckpointError, Manifest, Part, StoredParameter
@@ -14,6 +15,8 @@ from ifvit.checkpoint.tensor_file import write_tensor_file
 from ifvit.checkpoint.verification import verify
 from ifvit.config.errors import UserError
 from ifvit.data.sealed_json import sealed_json, unsealed
+from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.files import file_sha256
 from tests.saved_states import MODEL, make_saver, progress_of, save, values_of
 
 
@@ -128,6 +131,15 @@ def test_damage_is_found_named_and_passed_over(
     function(step_folder(tmp_path, 1))
     with pytest.raises(UserError, match="no checkpoint is intact"):
         newest_checkpoint(tmp_path)
+
+
+def test_the_ranks_share_the_reading(saver: CheckpointSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(saver, 1)
+    folder, read = step_folder(tmp_path, 1), []
+    monkeypatch.setattr(verification, "file_sha256", lambda path: read.append(path.name) or file_sha256(path))
+    for rank in range(3):
+        verify(folder, Ranks(rank, rank, 3))
+    assert sorted(read) == ["rank-00000.exp_avg.safetensors", "rank-00000.weights.safetensors"]
 
 
 def test_swapped_files_are_found(saver: CheckpointSaver, tmp_path: Path) -> None:

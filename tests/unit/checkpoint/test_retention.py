@@ -12,7 +12,8 @@ from tests.saved_states import make_saver, save
 
 def damage(folder: Path) -> None:
     file = folder / rank_file(0, "weights")
-    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
@@ -49,6 +50,20 @@ def test_what_has_verified_is_not_read_again(tmp_path: Path, monkeypatch: pytest
     for step in (1, 2, 3, 4):
         save(saver, step)
     assert read == ["step-00000003", "step-00000002", "step-00000004"]
+
+
+def test_what_is_being_removed_has_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError("busy")
+
+    saver = make_saver(tmp_path, keep_last=1)
+    save(saver, 1)
+    monkeypatch.setattr(retention.shutil, "rmtree", refuse)
+    save(saver, 2)
+    assert saved_steps(tmp_path) == [2]
+    assert "older checkpoints cannot be removed: busy" in capsys.readouterr().err
 
 
 def test_the_same_step_again_takes_the_place_of_the_other(tmp_path: Path) -> None:
