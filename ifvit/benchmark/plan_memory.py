@@ -1,16 +1,13 @@
 """Memory of one rank by part, from what DeepSpeed 0.19 keeps at each ZeRO stage."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from ifvit.benchmark.frozen_models import frozen_bytes
 from ifvit.benchmark.plan_request import PlanRequest
 from ifvit.benchmark.planned_model import PlannedModel
-from ifvit.training.deepspeed_config import deepspeed_config
 
 FLOAT32 = 4
-# DeepSpeed's own, in elements, where the engine's configuration does not set them.
-REDUCE_BUCKET, MAX_REUSE_DISTANCE = 500_000_000, 1_000_000_000
+PREFETCH = 50_000_000  # DeepSpeed's own, in elements: what stage 3 gathers ahead
 
 
 @dataclass(frozen=True)
@@ -25,70 +22,100 @@ class MemoryPart:
 def memory_parts(request: PlanRequest, model: PlannedModel) -> list[MemoryPart]:
     """What one GPU holds when a step needs most."""
     recipe = request.recipe
-    stage, bf16 = request.zero_stage, recipe.train.precision == "bf16"
-    total, spread = model.num_parameters, model.num_parameters // request.num_shards
-    weight = request.bytes_per_weight
-    num_averages = len(recipe.ema.decays)
-    over = f" / {request.num_shards} ranks" if request.num_shards > 1 else ""
+    state = [] if recipe.runtime.offload_optimizer else optimizer_state(request, model.num_parameters)
+    total = model.num_parameters
+    context = int(request.assumptions.context_gb * 1e9)
+    size = recipe.train.micro_batch_size
     parts = [
-        MemoryPart("weights", weight * (spread if stage == 3 else total), f"{weight} P{over if stage == 3 else ''}"),
-    ]
-    if stage in (1, 2) or (stage == 3 and bf16):
-        parts.append(MemoryPart("fp32 master", FLOAT32 * spread, f"4 P{over}"))
-    parts += [
-        gradients(stage, bf16, total, spread, over),
-        MemoryPart("Adam moments", 2 * FLOAT32 * spread, f"8 P{over}"),
-        MemoryPart("EMA", num_averages * FLOAT32 * spread, f"4 P{over} for each of {num_averages} decays"),
-        MemoryPart(
-            "activations",
-            model.step.peak,
-            f"counted on the meta device at micro-batch {recipe.train.micro_batch_size}",
-        ),
-    ]
-    if stage == 3:
-        parts.append(gathered_blocks(request, model))
-    parts += [
-        communication_buckets(request, total),
+        weights(request, total),
+        *state,
+        MemoryPart("activations", model.step.peak, f"counted on the meta device at micro-batch {size}"),
+        gradients(request, model),
+        reduction(request, model),
+        gathered_blocks(request, model),
         MemoryPart("frozen models", frozen_bytes(recipe, total), "encoders, and the preview's model where prompts are"),
         MemoryPart("batch", batch_bytes(request), "moments and text of the rank's rows, noise of the global batch"),
-        MemoryPart("CUDA context", int(request.assumptions.context_gb * 1e9), "assumed"),
+        MemoryPart("CUDA context", context, "assumed"),
     ]
     return [part for part in parts if part.num_bytes > 0]
 
 
-def gradients(stage: int, bf16: bool, total: int, spread: int, over: str) -> MemoryPart:
-    """Micro-batches add up in float32; at stages 0 and 1 on every rank whole."""
-    if stage == 1 and bf16:
-        return MemoryPart("gradients", (FLOAT32 + 2) * total, "4 P to add up, 2 P of a micro-batch, whole at stage 1")
-    if stage == 1:
-        return MemoryPart("gradients", FLOAT32 * (total + spread), f"4 P, whole at stage 1, and 4 P{over}")
-    if stage == 0:
-        return MemoryPart("gradients", FLOAT32 * total, "4 P")
-    return MemoryPart("gradients", FLOAT32 * spread, f"4 P{over}")
+def host_bytes(request: PlanRequest, num_parameters: int) -> int:
+    """What one rank holds of its host: the buffer that checkpoints are copied to, and an offloaded optimiser."""
+    buffer = FLOAT32 * (3 + len(request.recipe.ema.decays)) * num_parameters // request.world_size
+    if not request.recipe.runtime.offload_optimizer:
+        return buffer
+    offloaded = sum(part.num_bytes for part in optimizer_state(request, num_parameters))
+    return buffer + offloaded + FLOAT32 * (num_parameters // request.num_shards)
+
+
+def weights(request: PlanRequest, total: int) -> MemoryPart:
+    weight = request.bytes_per_weight
+    if request.zero_stage == 3:
+        return MemoryPart("weights", weight * (total // request.num_shards), f"{weight} P{over(request)}")
+    return MemoryPart("weights", weight * total, f"{weight} P")
+
+
+def optimizer_state(request: PlanRequest, total: int) -> list[MemoryPart]:
+    """What the update reads and writes; at stage 0 the weights themselves are the float32 copy."""
+    spread, spread_text = total // request.num_shards, over(request)
+    num_averages = len(request.recipe.ema.decays)
+    parts = [
+        MemoryPart("Adam moments", 2 * FLOAT32 * spread, f"8 P{spread_text}"),
+        MemoryPart("EMA", num_averages * FLOAT32 * spread, f"4 P{spread_text} for each of {num_averages} decays"),
+    ]
+    if request.zero_stage > 0:
+        parts.insert(0, MemoryPart("fp32 master", FLOAT32 * spread, f"4 P{spread_text}"))
+    return parts
+
+
+def gradients(request: PlanRequest, model: PlannedModel) -> MemoryPart:
+    """Those that are there while activations are: of earlier micro-batches, and buffers that are always there.
+
+    Those of the only micro-batch come as activations go.
+    """
+    total, earlier = model.num_parameters, request.num_micro_batches > 1
+    spread = total // request.num_shards
+    if request.zero_stage > 1:
+        held = 0 if request.recipe.runtime.offload_optimizer else FLOAT32 * spread
+        bucket = request.bytes_per_weight * model.zero_config["reduce_bucket_size"]
+        return MemoryPart("gradients", held + bucket, f"4 P{over(request)}, and a bucket to reduce")
+    if request.zero_stage == 1 and request.bytes_per_weight == 2:
+        low, text = (2 * total, ", 2 P of earlier micro-batches") if earlier else (0, "")
+        return MemoryPart("gradients", FLOAT32 * total + low, f"4 P to add up, whole at stage 1{text}")
+    copies = 2 * FLOAT32 * spread if request.zero_stage == 1 else 0
+    return MemoryPart("gradients", (FLOAT32 * total + copies) * earlier, "4 P of earlier micro-batches, and copies")
+
+
+def reduction(request: PlanRequest, model: PlannedModel) -> MemoryPart:
+    """What reducing gradients and updating weights need beyond the room that activations leave to them."""
+    total, weight = model.num_parameters, request.bytes_per_weight
+    bucket, is_alone = model.zero_config["reduce_bucket_size"], request.world_size == 1
+    spread = total // request.num_shards
+    if request.zero_stage == 0:
+        needed = FLOAT32 * (total + (0 if is_alone else bucket))
+    elif request.zero_stage == 1 and weight == 2:
+        needed = (FLOAT32 + weight) * total
+    elif request.zero_stage == 1:
+        needed = FLOAT32 * (total + 2 * spread + (0 if is_alone else bucket))
+    else:  # a bucket, its flat copy, and that in float32
+        needed = 2 * FLOAT32 * spread + bucket * (2 * weight + (FLOAT32 if weight == 2 else 0))
+    beyond = needed - model.step.peak - gradients(request, model).num_bytes
+    basis = f"gradients and their buckets, {needed / 1e9:.2f} GB, when activations are gone"
+    return MemoryPart("reduction", max(0, beyond), basis)
 
 
 def gathered_blocks(request: PlanRequest, model: PlannedModel) -> MemoryPart:
-    """Whole parameters at stage 3: DeepSpeed keeps those that it needs again within its reuse distance."""
-    distance = zero_config(request, model.num_parameters).get("stage3_max_reuse_distance", MAX_REUSE_DISTANCE)
-    held = min(model.num_parameters, max(2 * model.largest_block, distance))
-    return MemoryPart("gathered blocks", request.bytes_per_weight * held, "two blocks, or what is soon needed again")
+    """Whole parameters at stage 3: of the block in use, of those gathered ahead, and of those needed again soon."""
+    if request.zero_stage < 3 or request.world_size == 1:
+        return MemoryPart("gathered blocks", 0, "")
+    ahead = max(model.largest_block, model.zero_config.get("stage3_prefetch_bucket_size", PREFETCH))
+    held = min(model.num_parameters, max(model.largest_block + ahead, model.zero_config["stage3_max_reuse_distance"]))
+    return MemoryPart("gathered blocks", request.bytes_per_weight * held, "a block, and what is gathered ahead")
 
 
-def communication_buckets(request: PlanRequest, num_parameters: int) -> MemoryPart:
-    """Flat copies of the gradients that are being reduced."""
-    stage = request.zero_stage
-    bucket = zero_config(request, num_parameters).get("reduce_bucket_size", REDUCE_BUCKET)
-    filled = min(bucket, num_parameters)
-    copy = FLOAT32 * filled if request.world_size > 1 else 0
-    if stage < 2:
-        return MemoryPart("communication", copy, "a flat float32 copy of a bucket of gradients")
-    return MemoryPart("communication", request.bytes_per_weight * bucket + copy, "a bucket, and its float32 copy")
-
-
-def zero_config(request: PlanRequest, num_parameters: int) -> dict[str, Any]:
-    train, runtime = request.recipe.train, request.recipe.runtime
-    config: dict[str, Any] = deepspeed_config(train, runtime, num_parameters)["zero_optimization"]
-    return config
+def over(request: PlanRequest) -> str:
+    return f" / {request.num_shards} ranks" if request.num_shards > 1 else ""
 
 
 def batch_bytes(request: PlanRequest) -> int:

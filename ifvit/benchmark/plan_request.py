@@ -71,6 +71,11 @@ class PlanRequest:
         return self.recipe.train.global_batch_size // self.world_size
 
     @property
+    def num_micro_batches(self) -> int:
+        """Of one rank in one step."""
+        return self.rows_per_rank // self.recipe.train.micro_batch_size
+
+    @property
     def link_gb_per_second(self) -> float:
         """Each way, of a ring through all GPUs: a node's ports work together, its slowest part sets the pace."""
         if self.num_nodes == 1:

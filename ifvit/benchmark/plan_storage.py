@@ -15,7 +15,7 @@ class Storage:
     """Bytes on disk."""
 
     checkpoint: int
-    num_checkpoints: int  # at the most at once, the one being written included
+    num_checkpoints: int  # at the most at once, the one being written and milestones included
     shards: int
 
     @property
@@ -25,11 +25,22 @@ class Storage:
 
 @dataclass(frozen=True)
 class CheckpointInterval:
-    """When saving loses least: Young, sqrt(2 x seconds a save costs x seconds between failures)."""
+    """When saving loses least: Young, sqrt(2 x seconds that a save costs x seconds between failures).
+
+    Attributes:
+        seconds_of_save: that the step waits for.
+        seconds_of_write: until the checkpoint is on disk; the next save waits for it.
+        hours_between_failures: of all GPUs together.
+    """
 
     seconds_of_save: float
-    hours_between_failures: float  # of all GPUs together
-    seconds: float
+    seconds_of_write: float
+    hours_between_failures: float
+
+    @property
+    def seconds(self) -> float:
+        young = math.sqrt(2 * self.seconds_of_save * self.hours_between_failures * SECONDS_PER_HOUR)
+        return max(young, self.seconds_of_write)
 
     def steps(self, seconds_per_step: float) -> int:
         return max(1, round(self.seconds / seconds_per_step))
@@ -45,15 +56,17 @@ def storage(request: PlanRequest, num_parameters: int) -> Storage:
         text = request.assumptions.num_captions * caption
     else:
         text = request.assumptions.num_captions * TOKEN_ID_BYTES * shape.num_text_tokens + TAR_HEADER
+    milestones = recipe.train.max_steps // (recipe.checkpoint.milestone_every_steps or recipe.train.max_steps + 1)
     return Storage(
         checkpoint=4 * num_parameters * (3 + len(recipe.ema.decays)),
-        num_checkpoints=recipe.checkpoint.keep_last + 1,
+        num_checkpoints=recipe.checkpoint.keep_last + milestones + 1,
         shards=request.assumptions.num_images * (latents + text + 2 * TAR_HEADER),
     )
 
 
 def checkpoint_interval(request: PlanRequest, checkpoint_bytes: int) -> CheckpointInterval:
-    """For a save that the step waits for."""
-    seconds_of_save = checkpoint_bytes / (1e9 * request.assumptions.disk)
-    hours = request.assumptions.hours_between_failures / request.world_size
-    return CheckpointInterval(seconds_of_save, hours, math.sqrt(2 * seconds_of_save * hours * SECONDS_PER_HOUR))
+    """An asynchronous save costs the copy of each rank's share to its host, another one all of the writing."""
+    write = checkpoint_bytes / (1e9 * request.assumptions.disk)
+    copy = checkpoint_bytes / request.world_size / (1e9 * request.assumptions.host_link)
+    cost = copy if request.recipe.checkpoint.asynchronous else write
+    return CheckpointInterval(cost, write, request.assumptions.hours_between_failures / request.world_size)

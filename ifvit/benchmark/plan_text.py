@@ -3,6 +3,7 @@
 from typing import Any
 
 from ifvit.benchmark.plan import Change, Plan
+from ifvit.benchmark.plan_memory import host_bytes
 from ifvit.benchmark.plan_request import SAMPLES_PER_SECOND, PlanRequest
 
 
@@ -14,10 +15,9 @@ def plan_text(plan: Plan, changes: list[Change]) -> str:
 def heading(plan: Plan) -> list[str]:
     request = plan.request
     recipe = request.recipe
-    per_step = request.rows_per_rank // recipe.train.micro_batch_size
     return [
         f"{recipe.name} on {machines(request)}: ZeRO stage {recipe.runtime.zero_stage}, {recipe.train.precision}, "
-        f"{request.rows_per_rank} samples per GPU and step in {per_step} micro-batch(es) of "
+        f"{request.rows_per_rank} samples per GPU and step in {request.num_micro_batches} micro-batch(es) of "
         f"{recipe.train.micro_batch_size}",
         f"P = {plan.model.num_parameters:,} parameters; {plan.model.forward_gflops:.3f} GFLOPs per image and forward "
         "pass; GB are 10^9 bytes",
@@ -39,7 +39,12 @@ def memory_lines(plan: Plan, changes: list[Change]) -> list[str]:
     if not plan.fits:
         ways = " or ".join(f"--set {change.setting} ({change.memory_gb:.1f} GB)" for change in changes)
         largest += f"; fits with {ways or 'no single change: combine them, or take more or larger GPUs'}"
-    return ["Memory of one GPU        GB   rests on", *rows, f"{total}; {largest}"]
+    host = row(
+        "of its host",
+        f"{host_bytes(plan.request, plan.model.num_parameters) / 1e9:.2f}",
+        "what checkpoints are copied to, an offloaded optimiser; 3 GB of the process and its loader on top",
+    )
+    return ["Memory of one GPU        GB   rests on", *rows, f"{total}; {largest}", host]
 
 
 def time_lines(plan: Plan) -> list[str]:
@@ -81,7 +86,8 @@ def run_lines(plan: Plan) -> list[str]:
         row(
             "checkpoints, GB",
             f"{storage.checkpoints / 1e9:.1f}",
-            f"{storage.num_checkpoints} x {storage.checkpoint / 1e9:.2f} (weights, moments, averages in fp32)",
+            f"{storage.num_checkpoints} x {storage.checkpoint / 1e9:.2f}: weights, moments, averages in fp32; "
+            "checkpoint.keep_last, milestones, and one that is being written",
         ),
         row(
             "shards, GB",

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from ifvit.benchmark.frozen_models import TEXT_BLOCK_PARAMETERS
-from ifvit.benchmark.plan_memory import zero_config
+from ifvit.benchmark.plan_memory import FLOAT32
 from ifvit.benchmark.plan_request import SAMPLES_PER_SECOND, PlanRequest
 from ifvit.benchmark.planned_model import PlannedModel
 
 FORWARD_AND_BACKWARD = 3  # a training step's FLOPs are three forward passes'
 BACKWARD_SHARE = 2 / 3
+PRODUCT_MFU = 0.6  # of a frozen encoder's large products, at the least
 HIDEABLE = 0.8  # of the pass that it runs beside
 ADAM_BYTES = 28  # per parameter: reads weight, gradient and both moments, writes all but the gradient
 AVERAGE_BYTES = 12  # per parameter and decay: reads weight and average, writes the average
@@ -58,7 +59,7 @@ def step_communication(request: PlanRequest, model: PlannedModel) -> Communicati
         return Communication("none", 0, 0, 0)
     stage, weight = request.zero_stage, request.bytes_per_weight
     num = model.num_parameters * (request.world_size - 1) // request.world_size
-    overlaps = bool(zero_config(request, model.num_parameters).get("overlap_comm", False))
+    overlaps = bool(model.zero_config["overlap_comm"])
     if stage == 0:
         return Communication("all-reduce of gradients", 2 * num, 8 * num, 0)
     if stage == 1 and request.recipe.train.precision == "bf16":
@@ -74,32 +75,41 @@ def step_communication(request: PlanRequest, model: PlannedModel) -> Communicati
 
 def step_seconds(request: PlanRequest, model: PlannedModel, communication: Communication) -> StepSeconds:
     recipe, device, assumed = request.recipe, request.device, request.assumptions
-    peak = device.bf16_tflops if recipe.train.precision == "bf16" else device.fp32_tflops
-    forward = request.rows_per_rank * model.forward_gflops / (1000 * peak * assumed.mfu)
+    peak = 1e12 * (device.bf16_tflops if recipe.train.precision == "bf16" else device.fp32_tflops)
     text = 0.0
     if recipe.data.text_storage == "token_ids":
         # In float32, as the text encoder runs; a matrix product reaches most of that peak.
         flops = 2 * TEXT_BLOCK_PARAMETERS * recipe.model.num_text_tokens * request.rows_per_rank
-        text = flops / (1e12 * device.fp32_tflops * max(assumed.mfu, 0.6))
-    launches = request.rows_per_rank // recipe.train.micro_batch_size * model.step.num_operations
-    both = max(FORWARD_AND_BACKWARD * forward, launches * assumed.launch_microseconds / 1e6)
-    link = request.link_gb_per_second
-    hidden = min(communication.hideable_bytes / (1e9 * link), HIDEABLE * BACKWARD_SHARE * both)
-    seconds = communication.num_bytes / (1e9 * link)
+        text = flops / (1e12 * device.fp32_tflops * max(assumed.mfu, PRODUCT_MFU))
+    num_passes = request.num_micro_batches
+    useful = FORWARD_AND_BACKWARD * request.rows_per_rank * model.forward_gflops * 1e9
+    repeated = max(0.0, num_passes * model.step.flops - useful)
+    floor = 0.0
+    if not recipe.runtime.compile:  # which joins operations
+        launch = assumed.launch_microseconds / 1e6
+        floor = num_passes * model.step.floor_seconds(peak, 1e9 * device.bandwidth_gb_per_second, launch)
+    compute = max((useful + repeated) / (peak * assumed.mfu), floor)
+    recomputation = compute * repeated / (useful + repeated)
+    link = 1e9 * request.link_gb_per_second
+    hidden = min(communication.hideable_bytes / link, HIDEABLE * BACKWARD_SHARE * compute)
     per_second = assumed.samples_per_second or SAMPLES_PER_SECOND[recipe.data.text_storage]
     return StepSeconds(
-        forward_and_backward=both,
-        recomputation=0.0,
+        forward_and_backward=compute - recomputation,
+        recomputation=recomputation,
         text_encoder=text,
-        communication=seconds,
-        exposed=seconds - hidden,
+        communication=communication.num_bytes / link,
+        exposed=communication.num_bytes / link - hidden,
         optimizer=optimizer_seconds(request, model),
         data=request.rows_per_rank / per_second,
     )
 
 
 def optimizer_seconds(request: PlanRequest, model: PlannedModel) -> float:
-    """AdamW and averages, bound by the memory they read and write."""
+    """AdamW and averages, bound by the memory they read and write; offloaded also by the link to the host."""
     held = model.num_parameters / request.num_shards
-    averages = AVERAGE_BYTES * len(request.recipe.ema.decays)
-    return held * (ADAM_BYTES + averages) / (1e9 * request.device.bandwidth_gb_per_second)
+    moved = held * (ADAM_BYTES + AVERAGE_BYTES * len(request.recipe.ema.decays))
+    if not request.recipe.runtime.offload_optimizer:
+        return moved / (1e9 * request.device.bandwidth_gb_per_second)
+    crossing = held * (FLOAT32 + request.bytes_per_weight)  # gradients there, weights back
+    assumed = request.assumptions
+    return moved / (1e9 * assumed.host_bandwidth) + crossing / (1e9 * assumed.host_link)

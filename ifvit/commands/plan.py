@@ -49,17 +49,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option(name), type=float, metavar=unit, help=text)
     for name, text in NUMBERS.items():
         parser.add_argument(option(name), type=int, metavar="N", help=f"{text}; default: those of COCO 2014 train")
+    parser.add_argument(
+        "--check", action="store_true", help="also run a few steps here, one rank, and compare them with their own plan"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
     request = request_from(arguments)
     from ifvit.benchmark.plan import fitting_changes, make_plan
+    from ifvit.benchmark.plan_check import check_plan, check_text
     from ifvit.benchmark.plan_text import plan_json, plan_text
 
     plan = make_plan(request)
     changes = fitting_changes(plan)
-    print(json.dumps(plan_json(plan, changes), indent=2) if arguments.json else plan_text(plan, changes))
+    checked = check_plan(request.recipe) if arguments.check else []
+    if arguments.json:
+        record = plan_json(plan, changes) | {"check": [vars(row) | {"error": row.error} for row in checked]}
+        print(json.dumps(record, indent=2))
+        return
+    print(plan_text(plan, changes))
+    if checked:
+        print("", *check_text(checked), sep="\n")
 
 
 def request_from(arguments: argparse.Namespace) -> "PlanRequest":

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ifvit.benchmark.live_memory import LiveBytes, step_memory
+from ifvit.benchmark.live_memory import LiveBytes
+from ifvit.benchmark.step_work import step_work
 from ifvit.config.loading import load_recipe
 from ifvit.model.uvit import UViT
 
@@ -29,7 +30,7 @@ def test_activations_of_the_papers_cells(cell: str, rough_gb: float, num_blocks_
     recipe = load_recipe(COCO256 / f"{cell}.yaml")
     with torch.device("meta"):
         model = UViT(recipe.model).to(torch.bfloat16)
-    measured = step_memory(model, recipe.model, 256, is_attention_fused=True)
+    measured = step_work(model, recipe.model, 256, is_attention_fused=True)
     assert measured.kept / 1e9 == pytest.approx(rough_gb + num_blocks_that_copy * TEXT_OF_A_BLOCK, rel=0.04)
     assert measured.kept < measured.peak < 1.05 * measured.kept
 
@@ -38,7 +39,7 @@ def test_written_out_attention_keeps_its_scores_too() -> None:
     recipe = load_recipe(COCO256 / "concat_early.yaml")
     with torch.device("meta"):
         model = UViT(recipe.model)
-    fused, written_out = (step_memory(model, recipe.model, 1, is_attention_fused=fused) for fused in (True, False))
+    fused, written_out = (step_work(model, recipe.model, 1, is_attention_fused=fused) for fused in (True, False))
     rows = 13 * 8 * 334  # blocks, heads, rows
     assert written_out.kept - fused.kept == rows * 4 * (334 - 1)  # a float32 per column for one per row
 

@@ -1,0 +1,45 @@
+"""The planner against real DeepSpeed steps, and the recipes that come with a plan in real steps."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.planned_training import planned_and_measured, two_steps
+from tests.distributed.rank_pool import RankPool
+
+SCALE = Path(__file__).parents[2] / "recipes/scale"
+# Most of it state and buckets; most of it activations.
+STATE_HEAVY = ["model.hidden_size=256", "model.depth=2"]
+ACTIVATIONS_HEAVY = ["model.sample_size=32", "model.hidden_size=32", "train.global_batch_size=8"]
+REDUCED = [
+    "data.shards_root=nowhere",
+    "model.sample_size=4",
+    "model.num_text_tokens=12",
+    "model.text_hidden_size=64",
+    "train.global_batch_size=2",
+    "train.micro_batch_size=1",
+]
+
+
+@pytest.mark.parametrize("shape", [STATE_HEAVY, ACTIVATIONS_HEAVY], ids=["state", "activations"])
+@pytest.mark.parametrize("precision, stage", [("fp32", 0), ("fp32", 1), ("bf16", 1), ("bf16", 2), ("bf16", 3)])
+def test_memory_is_as_planned(
+    pools: dict[int, RankPool], tmp_path: Path, precision: str, stage: int, shape: list[str]
+) -> None:
+    overrides = [*shape, f"train.precision={precision}", f"runtime.zero_stage={stage}", "train.micro_batch_size=2"]
+    rows, _ = pools[2].run(planned_and_measured, overrides=overrides, folder=tmp_path)
+    errors = {row.name: row.error for row in rows if row.unit == "MB"}
+    for part in ("weights", "fp32 master", "Adam moments", "EMA"):
+        assert abs(errors[part]) < 0.02, part  # padding
+    if shape is ACTIVATIONS_HEAVY:  # stage 3 may leave weights gathered, too
+        assert abs(errors["activations that forward keeps"]) < 0.1
+    assert abs(errors["all of these"]) < 0.1
+
+
+@pytest.mark.parametrize("size", ["m", "l", "h", "xl", "xxl"])
+def test_each_size_trains(pools: dict[int, RankPool], size: str) -> None:
+    path = SCALE / f"{size}.yaml"
+    num_heads = {"m": 12, "l": 16, "h": 16, "xl": 24, "xxl": 32}[size]
+    for outcome in pools[2].run(two_steps, recipe=path, overrides=[*REDUCED, f"model.hidden_size={2 * num_heads}"]):
+        assert outcome["is_finite"]
+        assert min(outcome["moved"]) > 0
