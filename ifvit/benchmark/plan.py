@@ -91,6 +91,10 @@ def changed_recipes(recipe: Recipe) -> Iterator[tuple[str, str, Recipe]]:
     for smaller in range(size - 1, 0, -1):
         if size % smaller == 0:
             yield "micro-batch", f"train.micro_batch_size={smaller}", with_train(recipe, micro_batch_size=smaller)
+    for rate in (0.25, 0.5, 0.75, 1.0):
+        if rate > recipe.train.activation_checkpointing:
+            changed = with_train(recipe, activation_checkpointing=rate)
+            yield "recomputation", f"train.activation_checkpointing={rate:g}", changed
     for stage in range(recipe.runtime.zero_stage + 1, 4):
         runtime = recipe.runtime.model_copy(update={"zero_stage": stage})
         yield "stage", f"runtime.zero_stage={stage}", recipe.model_copy(update={"runtime": runtime})

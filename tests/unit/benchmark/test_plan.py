@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ifvit.benchmark.plan import Plan, fitting_changes, make_plan
+from ifvit.benchmark.plan_memory import host_bytes
 from ifvit.benchmark.plan_request import Assumptions, PlanRequest
 from ifvit.benchmark.plan_text import plan_json, plan_text
 from ifvit.benchmark.planned_device import device_named
@@ -105,9 +106,41 @@ def test_disk_and_the_interval_between_saves() -> None:
     assert plan.storage.checkpoint == 16 * P
     assert plan.storage.checkpoints == 4 * 16 * P  # three are kept while one is written
     assert plan.storage.shards == pytest.approx(50e9, rel=0.03)  # facts.md: 1.4 + 49 GB
-    interval = plan.checkpoint_interval
-    assert interval.hours_between_failures == 50_677 / 8
-    assert interval.seconds == pytest.approx((2 * 16 * P / 1e9 * 50_677 / 8 * 3600) ** 0.5)
+    milestones = planned("checkpoint.every_steps=100000", "checkpoint.milestone_every_steps=200000")
+    assert milestones.storage.num_checkpoints == 4 + 5
+
+
+def test_a_save_costs_a_copy_or_all_of_its_writing() -> None:
+    copied, written = planned(), planned("checkpoint.asynchronous=false")
+    assert copied.checkpoint_interval.hours_between_failures == 50_677 / 8
+    assert copied.checkpoint_interval.seconds_of_save == pytest.approx(16 * P / 8 / 25e9)
+    assert written.checkpoint_interval.seconds_of_save == pytest.approx(16 * P / 1e9)
+    young = (2 * 16 * P / 1e9 * 50_677 / 8 * 3600) ** 0.5
+    assert written.checkpoint_interval.seconds == pytest.approx(young)
+    slow = planned(assumptions=Assumptions(disk=1e-4)).checkpoint_interval
+    assert slow.seconds == pytest.approx(16 * P / 1e5)  # the one before must be on disk
+
+
+def test_what_each_stage_moves() -> None:
+    moved = P * 7 // 8
+    stage_2 = planned("runtime.zero_stage=2").communication
+    stage_3 = planned("runtime.zero_stage=3").communication
+    assert (stage_2.values, stage_2.num_bytes) == (2 * moved, 6 * moved)
+    assert (stage_3.values, stage_3.num_bytes, stage_3.hideable_bytes) == (3 * moved, 8 * moved, 4 * moved)
+
+
+def test_an_offloaded_optimiser_is_on_the_host() -> None:
+    here, there = (planned("runtime.zero_stage=2", f"runtime.offload_optimizer={flag}") for flag in ("false", "true"))
+    assert set(part_bytes(here)) - set(part_bytes(there)) == {"fp32 master", "Adam moments", "EMA"}
+    assert host_bytes(there.request, P) - host_bytes(here.request, P) == (4 + 8 + 4 + 4) * (P // 8)
+    assert there.seconds.optimizer > here.seconds.optimizer
+
+
+def test_recomputed_blocks_cost_less_than_a_forward_pass_and_save_memory() -> None:
+    """A block's last product is not made again: backward does not need what it gives."""
+    kept, recomputed = (planned(f"train.activation_checkpointing={rate}") for rate in (0.0, 1.0))
+    assert recomputed.seconds.recomputation == pytest.approx(0.72 * kept.seconds.compute / 3, rel=0.05)
+    assert recomputed.model.step.peak < kept.model.step.peak / 4
 
 
 def test_token_ids_cost_the_text_encoder_and_less_disk() -> None:
