@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ifvit.benchmark.live_memory import LiveBytes
-from ifvit.benchmark.step_time import synchronise, synthetic_batch
+from ifvit.benchmark.synthetic_training import synthetic_batch
 from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.config.schema import Recipe
 from ifvit.diffusion.objective import Objective
 from ifvit.diffusion.schedule import NoiseSchedule
+from ifvit.model.attention_choice import synchronise
 from ifvit.model.uvit import UViT
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.ema import Ema
