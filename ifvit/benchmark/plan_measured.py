@@ -173,7 +173,8 @@ def best_seconds(work: Callable[[], object], device: torch.device, repeats: int 
 
 def checkpoint_bytes(training: MeasuredTraining, folder: Path) -> int:
     """Of the tensors in a checkpoint that is written to `folder`."""
-    hook = CheckpointHook(folder, training.recipe, training.engine, training.ema, training.ranks)
+    recipe, engine, ema, ranks = training.recipe, training.engine, training.ema, training.ranks
+    hook = CheckpointHook(folder, recipe, engine, ema, ranks, settle=lambda state: True)
     state = TrainState()
     hook.on_start(state)
     state.step = 1
