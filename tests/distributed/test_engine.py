@@ -72,6 +72,12 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
     assert told["skipped"] == [False, False, True, False]
 
 
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_the_optimizers_own_count_goes_on_where_it_was(pools: Pools, zero_stage: int) -> None:
+    for ours in pools[2].run(train_tiny, zero_stage=zero_stage, updates_before=5, skipped_step=2):
+        assert ours["optimizer_step"] == 5 + 3
+
+
 @pytest.mark.parametrize("world_size, zero_stage", [(1, 1), (2, 3)])
 def test_activations_computed_again_are_the_same(pools: Pools, world_size: int, zero_stage: int) -> None:
     expected, *_ = pools[world_size].run(train_tiny, zero_stage=zero_stage)
@@ -87,6 +93,7 @@ def test_an_offloaded_optimizer_is_the_same(pools: Pools, zero_stage: int, preci
     arguments = {"zero_stage": zero_stage, "train_fields": {"precision": precision, "max_grad_norm": 0.05}}
     expected, *_ = pools[2].run(train_tiny, **arguments)
     ours, *_ = pools[2].run(train_tiny, **arguments, runtime_fields={"offload_optimizer": True})
+    assert (expected["is_offloaded"], ours["is_offloaded"]) == (False, True)
     rtol, atol = (1e-5, 2e-6) if precision == "fp32" else (1e-3, 1e-4)
     assert_close(ours, expected, rtol, atol)
 

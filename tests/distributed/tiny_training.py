@@ -71,6 +71,7 @@ def train_tiny(
     micro_batch_size: int = 2,
     faults: str = "",
     skipped_step: int | None = None,
+    updates_before: int = 0,
     steps: int = 4,
     train_fields: dict[str, Any] | None = None,
     runtime_fields: dict[str, Any] | None = None,
@@ -84,6 +85,8 @@ def train_tiny(
     runtime = RuntimeConfig.model_validate({"zero_stage": zero_stage} | (runtime_fields or {}))
     torch.manual_seed(0)
     engine = DeepSpeedEngine(UViT(MODEL), config, OPTIMIZER, runtime, ranks.world_size)
+    if updates_before:
+        engine.create_moments(updates_before)
     if skipped_step is not None:
         skip_in_step(engine, skipped_step)
     ema = Ema(engine.fragments, DECAYS)
@@ -108,6 +111,7 @@ def train_tiny(
         "skipped": recorder.skipped,
         "is_unchanged": [all(map(torch.equal, before, after)) for before, after in pairwise(states)],
         "optimizer_step": engine.optimizer_step(),
+        "is_offloaded": engine.engine.zero_use_cpu_optimizer(),
         "compiled_graphs": counters["stats"]["unique_graphs"],
         "graph_breaks": sum(counters["graph_break"].values()),
     } | {

@@ -1,0 +1,70 @@
+"""An update is clipped as torch clips it, or left out whole."""
+
+import torch
+from torch import Tensor, nn
+
+from ifvit.config.schema import OptimizerConfig
+from ifvit.training.guarded_update import GuardedUpdate
+from ifvit.training.optimizer import make_optimizer
+
+
+def guarded(model: nn.Module, max_grad_norm: float | None) -> tuple[torch.optim.AdamW, GuardedUpdate]:
+    optimizer = make_optimizer(model, OptimizerConfig())
+
+    def grad_norm() -> Tensor:
+        return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+    return optimizer, GuardedUpdate(optimizer, grad_norm, max_grad_norm, torch.device("cpu"))
+
+
+def state_of(model: nn.Module, optimizer: torch.optim.AdamW) -> list[Tensor]:
+    moments = [value for state in optimizer.state.values() for value in state.values()]
+    return [tensor.detach().clone() for tensor in (*model.parameters(), *moments)]
+
+
+def test_clipping_is_torchs() -> None:
+    for max_grad_norm in (0.01, 1e6):
+        models = []
+        for is_ours in (True, False):
+            torch.manual_seed(0)
+            model = nn.Linear(5, 3)
+            optimizer, guard = guarded(model, max_grad_norm if is_ours else None)
+            for step in range(3):
+                optimizer.zero_grad()
+                model(torch.arange(5.0) + step).square().sum().backward()
+                norm = guard.read_grad_norm()
+                if not is_ours:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+                optimizer.step()
+                assert guard.outcome is not None
+                if is_ours:
+                    assert torch.equal(guard.outcome.grad_norm, norm)
+            models.append(state_of(model, optimizer))
+        for ours, theirs in zip(*models, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_left_out_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3)
+    optimizer, guard = guarded(model, 1.0)
+    skipped = []
+    for factor, must_skip in (
+        (1.0, None),
+        (torch.nan, None),
+        (torch.inf, None),
+        (1.0, torch.tensor(True)),
+        (1.0, None),
+    ):
+        before = state_of(model, optimizer)
+        optimizer.zero_grad()
+        (model(torch.arange(5.0)).square().sum() * factor).backward()
+        guard.must_skip = must_skip
+        optimizer.step()
+        assert guard.outcome is not None
+        skipped.append(guard.outcome.is_skipped.item())
+        if skipped[-1]:
+            assert all(map(torch.equal, before, state_of(model, optimizer)))
+        assert guard.outcome.grad_norm.isfinite().item() == (factor == 1.0)
+    assert skipped == [False, True, True, True, False]
+    assert {state["step"].item() for state in optimizer.state.values()} == {2.0}
