@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,16 +23,19 @@ class HostBuffer:
         for row in self.rows.values():
             row.zero_()  # touched: the system gives pages only when they are written to
 
-    @torch.no_grad()
     def copy(self, values: Mapping[str, Sequence[Tensor]]) -> None:
         """Take `values`, by kind one (numel,) float32 tensor per fragment. They may change as soon as this returns."""
         is_on_gpu = False
         for kind, row in self.rows.items():
             for piece in self.pieces:
-                value = values[kind][piece.fragment].narrow(0, piece.fragment_start, piece.numel)
+                value = values[kind][piece.fragment].detach().narrow(0, piece.fragment_start, piece.numel)
                 assert value.dtype == torch.float32, f"{kind} of {piece.name} is {value.dtype}"
-                row.narrow(0, piece.share_start, piece.numel).copy_(value, non_blocking=True)
-                is_on_gpu |= value.is_cuda
+                room = row.narrow(0, piece.share_start, piece.numel)
+                if value.is_cuda:
+                    room.copy_(value, non_blocking=True)
+                    is_on_gpu = True
+                else:  # by one thread: several wait for each other at each of many small pieces
+                    np.copyto(room.numpy(), value.numpy())
         if is_on_gpu:
             copied = torch.cuda.Event()
             copied.record()

@@ -257,7 +257,7 @@ class CheckpointConfig(Section):
     every_steps: PositiveInt = 10_000
     keep_last: PositiveInt = 3  # newest intact ones
     milestone_every_steps: PositiveInt | None = None  # those of steps that this divides are kept for ever
-    asynchronous: bool = True  # training goes on while files are written
+    asynchronous: bool = True  # training goes on while files are written; either way memory holds a copy of them
     max_failed_saves: PositiveInt = 3  # in a row; then the run ends with an error
 
     @model_validator(mode="after")
