@@ -54,8 +54,8 @@ class WeightNorms:
 
 def norm(tensors: Sequence[Tensor], *, is_sharded: bool) -> float:
     """The 2-norm of all values of `tensors`, and of all ranks' where each holds a part. Collective when sharded."""
-    squares = [value.double().square() for value in torch._foreach_norm(list(tensors))] if tensors else []
-    total = torch.stack(squares).sum().cpu() if squares else torch.zeros((), dtype=torch.float64)
+    norms = torch.stack(torch._foreach_norm(list(tensors))) if tensors else torch.zeros(1)
+    total = norms.double().square().sum().cpu()
     if is_sharded:
         dist.all_reduce(total)
     return float(total.sqrt())

@@ -69,6 +69,9 @@ def test_what_the_last_start_said_of_its_end(run: RunDirectory) -> None:
     end_attempt(run.environment_file, "interrupted", "SIGTERM")
     assert (overview(run).state, overview(run).reason) == ("interrupted", "SIGTERM")
     assert overview(run).updated > START_TIME + 10
+    run.lock()  # by a start that has not written its record yet
+    assert (overview(run).state, overview(run).reason) == ("running", None)
+    run.release()
     append_attempt(run.environment_file, {"time": STARTED, "first_step": 10})
     run.lock()
     assert (overview(run).state, overview(run).reason, overview(run).starts) == ("running", None, 2)
