@@ -20,6 +20,7 @@ from ifvit.benchmark.planned_device import PlannedDevice
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe, resolved_yaml
 from ifvit.config.schema import Recipe
+from ifvit.config.verbs import USER_ERROR_EXIT_CODE
 
 NUM_STEPS = 5
 NOT_READ = ("data.", "encoders.", "runtime.runs_root")
@@ -50,6 +51,8 @@ def check_plan(recipe: Recipe) -> list[Comparison]:
         given.write_text(resolved_yaml(recipe), encoding="utf-8")
         command = [sys.executable, "-m", "ifvit.benchmark.plan_check", str(given), str(found)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode == USER_ERROR_EXIT_CODE:
+            raise UserError(*done.stderr.splitlines()[-1:])
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
         measured = json.loads(found.read_text())
@@ -126,4 +129,8 @@ def main(recipe_path: str, result_path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        print(" ".join(error.lines), file=sys.stderr)
+        sys.exit(USER_ERROR_EXIT_CODE)

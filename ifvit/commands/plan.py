@@ -79,7 +79,7 @@ def request_from(arguments: argparse.Namespace) -> "PlanRequest":
     device = planned_device(arguments)
     given = {name: getattr(arguments, name) for name in (*ASSUMED, *NUMBERS) if getattr(arguments, name) is not None}
     for name, value in given.items():
-        if value <= 0:
+        if not value > 0:  # nor is NaN
             raise UserError(f"{option(name)}: is {value:g}, must be above 0")
     if given.get("mfu", 0) > 1:
         raise UserError(f"--mfu: is {given['mfu']:g}, must be at most 1")
@@ -101,7 +101,7 @@ def planned_device(arguments: argparse.Namespace) -> "PlannedDevice":
     rates = {field: getattr(arguments, name) for name, (field, _) in RATES.items()}
     given = {field: rate for field, rate in rates.items() if rate is not None}
     for name, (field, _) in RATES.items():
-        if given.get(field, 1) <= 0:
+        if not given.get(field, 1) > 0:
             raise UserError(f"{option(name)}: is {given[field]:g}, must be above 0")
     if "bf16_tflops" in given:
         given["fp32_tflops"] = given["bf16_tflops"]

@@ -1,12 +1,15 @@
 """The planner against real DeepSpeed steps, and the recipes that come with a plan in real steps."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from ifvit.commands.main import main
 from tests.distributed.planned_training import planned_and_measured, two_steps
 from tests.distributed.rank_pool import RankPool
 
+DEMO = Path(__file__).parents[2] / "recipes/demo.yaml"
 SCALE = Path(__file__).parents[2] / "recipes/scale"
 # Most of it state and buckets; most of it activations.
 STATE_HEAVY = ["model.hidden_size=256", "model.depth=2"]
@@ -43,3 +46,15 @@ def test_each_size_trains(pools: dict[int, RankPool], size: str) -> None:
     for outcome in pools[2].run(two_steps, recipe=path, overrides=[*REDUCED, f"model.hidden_size={2 * num_heads}"]):
         assert outcome["is_finite"]
         assert min(outcome["moved"]) > 0
+
+
+def test_the_command_checks_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """Steps in a process of its own, as a user asks for them."""
+    sizes = ["train.global_batch_size=2", "train.micro_batch_size=1", "runtime.zero_stage=1"]
+    overrides = [part for setting in sizes for part in ("--set", setting)]
+    assert main(["plan", str(DEMO), *overrides, "--check", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["check"]}
+    assert rows["fp32 master"]["measured"] > 0
+    assert abs(rows["all of these"]["error"]) < 0.1
+    assert abs(rows["a checkpoint's tensors on disk"]["error"]) < 0.02
+    assert rows["step"]["measured"] > 0
