@@ -1,5 +1,6 @@
 """What a glance at a run shows: from its small files and the ends of the long ones, so that many are read at once."""
 
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ class RunOverview:
     step: int = 0  # that was logged last, or that the last start began with
     max_steps: int | None = None
     checkpoint_step: int | None = None  # of the newest finished checkpoint
-    loss: float | None = None  # mean of the last ten logged
+    loss: float | None = None  # mean of the last ten logged, but for those that are no numbers
     validation_loss: float | None = None  # the newest
     samples_per_second: float | None = None  # median of the last ten logged
     seconds_left: float | None = None  # at that speed
@@ -83,7 +84,7 @@ def read_overview(run: RunDirectory) -> RunOverview:
         step=step,
         max_steps=max_steps,
         checkpoint_step=checkpoint_step,
-        loss=statistics.fmean(record["loss"] for record in records[-LAST_RECORDS:]) if records else None,
+        loss=mean_loss([record["loss"] for record in records[-LAST_RECORDS:]]),
         validation_loss=validation_loss,
         samples_per_second=speed,
         seconds_left=left * global_batch_size / speed if speed else None,
@@ -97,6 +98,13 @@ def state_of(ended: Mapping[str, Any] | None, step: int, max_steps: int) -> str:
     if ended is not None:
         return str(ended["outcome"])
     return FINISHED if step >= max_steps else STALE
+
+
+def mean_loss(losses: Sequence[float]) -> float | None:
+    """Of those that are numbers, as training leaves out steps whose loss is none; NaN where all are none."""
+    if not losses:
+        return None
+    return statistics.fmean(list(filter(math.isfinite, losses)) or [math.nan])
 
 
 def newest_validation_loss(metrics_file: Path, data: Mapping[str, Any]) -> float | None:

@@ -1,6 +1,7 @@
 """State and numbers of a run, from what lies in its folder."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -62,6 +63,13 @@ def test_a_run_that_is_held_is_running(run: RunDirectory) -> None:
     assert seen.seconds_left == pytest.approx(70 * 4 / 8)
     assert seen.updated == START_TIME + 30
     assert (seen.checkpoint_step, seen.validation_loss, seen.reason) == (None, None, None)
+
+
+def test_a_loss_that_is_no_number_does_not_hide_the_others(run: RunDirectory) -> None:
+    log(run, 10, loss=float("nan"))
+    assert math.isnan(overview(run).loss or 0)
+    log(run, 20, loss=3.0)
+    assert overview(run).loss == 3
 
 
 def test_what_the_last_start_said_of_its_end(run: RunDirectory) -> None:
