@@ -77,3 +77,15 @@ def test_a_renamed_split_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     renamed = recipe.model_copy(update={"data": data})
     with pytest.raises(UserError, match=r"data\.validation_split: is renamed, but the shards .* with held_out"):
         opened(renamed, 4).check(renamed)
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        ["data.shards_root=https://host/shards", "data.cache_dir=cache"],
+        ["data.shards_root=null", "data.mixture.a={shards_root: a, weight: 1}"],
+    ],
+)
+def test_both_splits_lie_in_one_folder(elsewhere: list[str]) -> None:
+    with pytest.raises(UserError, match=r"data\.validation_split: needs data\.shards_root to be a folder"):
+        tiny_recipe(Path("/nowhere"), Path("/nowhere"), *elsewhere, "data.validation_split=held_out")
