@@ -28,10 +28,11 @@ def test_memory_stays_flat_at_stage_3(shards_root: Path, tmp_path: Path) -> None
     ranks = [psutil.Process(process.pid) for process in job.processes]
     seen: dict[int, list[int]] = {}
     while (step := last_step(job.run_folder / "metrics.jsonl")) < STEPS - 1:
-        assert all(process.is_alive() for process in job.processes), job.stderr(0) + job.stderr(1)
+        if not all(process.is_alive() for process in job.processes):
+            break
         seen[step] = [rank.memory_info().rss for rank in ranks]
         time.sleep(0.02)
-    assert job.wait() == [0, 0]
+    assert job.wait() == [0, 0], job.stderr(0) + job.stderr(1)
     for rank in range(2):
         early, late = (
             median(resident[rank] for step, resident in seen.items() if first <= step < first + 100)

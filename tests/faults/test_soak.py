@@ -40,16 +40,20 @@ class KilledTraining:
     def live(self, chance: random.Random, seconds: float) -> None:
         """One start, killed on one rank or both `seconds` after its first step; one in five while it starts."""
         job = self.start(10**6, SLOW_STEPS)
-        if chance.random() < 0.2:
-            time.sleep(chance.uniform(0, 4))
-        else:
-            before = self.last_step()
-            wait_for(lambda: self.last_step() not in (0, before) or not is_running(job))
-            time.sleep(seconds)
-        assert is_running(job), job.stderr(0) + job.stderr(1)
-        for rank in chance.choice(VICTIMS):
-            job.send(rank, signal.SIGKILL)
-        job.wait()
+        try:
+            if chance.random() < 0.2:
+                time.sleep(chance.uniform(0, 4))
+            else:
+                before = self.last_step()
+                wait_for(lambda: self.last_step() not in (0, before) or not is_running(job))
+                time.sleep(seconds)
+            assert is_running(job), job.stderr(0) + job.stderr(1)
+            for rank in chance.choice(VICTIMS):
+                job.send(rank, signal.SIGKILL)
+            job.wait()
+        finally:
+            for process in job.processes:
+                process.kill()  # without it a failure would leave them training
         self.kills += 1
 
     def goodput(self, seconds: float) -> str:
