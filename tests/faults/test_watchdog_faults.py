@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.training_runs import assert_bit_equal
+from tests.distributed.training_runs import assert_same_outcome
 from tests.faults.training_processes import TrainingProcesses
 from tests.training_fixtures import Train
 
@@ -24,7 +24,7 @@ def whole(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_goes_on_exactly(folder: Path, shards_root: Path, whole: Path) -> None:
     assert TrainingProcesses(folder, shards_root, 2).wait() == [0, 0]
-    assert_bit_equal(folder / "runs", whole)
+    assert_same_outcome(folder / "runs", whole)
 
 
 @pytest.mark.fault(
