@@ -1,39 +1,28 @@
 """Seconds of the parts of steps, measured without making the host wait for the device."""
 
-import time
 from itertools import pairwise
+from typing import Any
 
 import torch
+
+from ifvit.training.clocks import clock_of
 
 
 class PartClock:
     """`enter` names the part that begins and ends the one before; `seconds` adds them up."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.parts: list[str] = []
-        self.events: list[torch.cuda.Event] = []  # on a GPU
-        self.times: list[float] = []  # on a CPU
+        self.clock = clock_of(device)
+        self.marks: list[tuple[str, Any]] = []
 
     def enter(self, part: str) -> None:
-        self.parts.append(part)
-        if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()  # behind what the device has been given so far
-            self.events.append(event)
-        else:
-            self.times.append(time.perf_counter())
+        self.marks.append((part, self.clock.now()))
 
     def seconds(self) -> dict[str, float]:
-        """The sum of each part since the last call; the part that was entered last ends here."""
+        """The sum of each part since the last call; the part that was entered last ends here. Waits for the device."""
         self.enter("end")
-        if self.events:
-            torch.cuda.synchronize(self.device)
-            spans = [begin.elapsed_time(end) / 1000 for begin, end in pairwise(self.events)]  # from milliseconds
-        else:
-            spans = [end - begin for begin, end in pairwise(self.times)]
         total: dict[str, float] = {}
-        for part, span in zip(self.parts, spans, strict=False):
-            total[part] = total.get(part, 0.0) + span
-        self.parts, self.events, self.times = [], [], []
+        for (part, begin), (_, end) in pairwise(self.marks):
+            total[part] = total.get(part, 0.0) + self.clock.seconds(begin, end)
+        self.marks.clear()
         return total

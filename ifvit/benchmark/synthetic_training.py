@@ -3,7 +3,7 @@
 import gc
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.loop import train
 from ifvit.training.phases import OPTIMIZER, Phases
-from ifvit.training.state import TrainState
+from ifvit.training.state import Hook, TrainState
 
 AVERAGES = "ema"
 PARTS = ("forward", "backward", "optimizer", AVERAGES)  # of a step; the rest is drawing noise and the loop itself
@@ -81,17 +81,15 @@ class SyntheticTraining:
         self.phases.listener = self.clock.enter
         self.state = TrainState()
 
-    def run_window(self, num_steps: int) -> Window:
-        """Train `num_steps` steps."""
-        config = self.recipe.train.model_copy(update={"max_steps": self.state.step + num_steps})
+    def run_window(self, num_steps: int, hooks: Sequence[Hook] = ()) -> Window:
+        """Train `num_steps` steps, watched by `hooks`."""
         activate(self.attention_backend, self.dtype)
         memory_before = allocated_memory(self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         synchronise(self.device)
         start = time.perf_counter()
-        optimizer, phases = self.recipe.optimizer, self.phases
-        train(self.state, self.engine, self.objective, self.batches, self.ema, [], config, optimizer, phases)
+        self.train_steps(num_steps, hooks)
         synchronise(self.device)
         seconds = (time.perf_counter() - start) / num_steps
         parts = self.clock.seconds()
@@ -100,6 +98,12 @@ class SyntheticTraining:
             {part: parts[part] / num_steps for part in PARTS},
             peak_memory(self.device) - memory_before,
         )
+
+    def train_steps(self, num_steps: int, hooks: Sequence[Hook] = ()) -> None:
+        """The training loop, for `num_steps` steps."""
+        config = self.recipe.train.model_copy(update={"max_steps": self.state.step + num_steps})
+        optimizer, phases = self.recipe.optimizer, self.phases
+        train(self.state, self.engine, self.objective, self.batches, self.ema, hooks, config, optimizer, phases)
 
 
 class TimedEma(Ema):

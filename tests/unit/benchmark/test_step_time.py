@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from ifvit.benchmark import part_clock
 from ifvit.benchmark.part_clock import PartClock
 from ifvit.benchmark.step_time import StepTimes, measure_steps
 from ifvit.benchmark.synthetic_training import Window
+from ifvit.training import clocks
 
 
 def times(*seconds: float) -> StepTimes:
@@ -41,7 +41,7 @@ def test_trainings_take_turns_and_the_first_window_is_not_counted() -> None:
 
 def test_parts_add_up_to_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 1.0, 3.0, 6.0, 10.0, 100.0, 101.0])
-    monkeypatch.setattr(part_clock.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: next(ticks))
     clock = PartClock(torch.device("cpu"))
     for part in ("forward", "backward", "forward", "optimizer"):
         clock.enter(part)
