@@ -1,10 +1,10 @@
 """One rank's share of a checkpoint on disk: a file for each kind, and a report of them for rank 0."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ifvit.checkpoint.daemon_threads import in_daemon_threads
 from ifvit.checkpoint.host_buffer import HostBuffer
 from ifvit.checkpoint.layout import rank_file, report_file, tensor_key
 from ifvit.checkpoint.tensor_file import write_tensor_file
@@ -29,7 +29,6 @@ def write_share(folder: Path, buffer: HostBuffer, rank: int, step: int, tell: Te
         return name, written
 
     folder.mkdir(parents=True, exist_ok=True)  # by the first rank that comes
-    with ThreadPoolExecutor(WRITING_THREADS) as threads:
-        files = dict(threads.map(write, buffer.rows))
+    files = dict(in_daemon_threads(write, list(buffer.rows), WRITING_THREADS))
     parts = [(piece.name, piece.start, piece.numel) for piece in buffer.pieces]
     write_atomically(folder / report_file(rank), sealed_json({"files": files, "parts": parts}))

@@ -1,10 +1,10 @@
 """Is a checkpoint what was written? Every byte is read and compared with the manifest, by all ranks together."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ifvit.checkpoint.daemon_threads import in_daemon_threads
 from ifvit.checkpoint.layout import MANIFEST
 from ifvit.checkpoint.manifest import DamagedCheckpointError, Manifest, parsed_manifest
 from ifvit.runtime.distributed import Ranks
@@ -30,10 +30,9 @@ def verify(folder: Path, ranks: Ranks = Ranks()) -> Manifest:  # noqa: B008 (fro
     """
     manifest = read_manifest(folder)
     share = sorted(manifest.files.items())[ranks.rank :: ranks.world_size]
-    with ThreadPoolExecutor(HASHING_THREADS) as threads:
-        problems = threads.map(lambda entry: problem_of(folder / entry[0], entry[1]), share)
-        if found := next(filter(None, problems), None):
-            raise DamagedCheckpointError(found)
+    problems = in_daemon_threads(lambda entry: problem_of(folder / entry[0], entry[1]), share, HASHING_THREADS)
+    if found := next(filter(None, problems), None):
+        raise DamagedCheckpointError(found)
     return manifest
 
 
