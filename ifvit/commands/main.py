@@ -1,6 +1,7 @@
 """The `ifvit` command.
 
-Exit codes: 0 done, 1 our fault, 2 the user's, 3 the loss became non-finite, 75 interrupted and saved.
+Exit codes: 0 done, 1 our fault, 2 the user's, 3 the loss became non-finite, a rank is lost or replicas differ,
+75 interrupted and saved.
 """
 
 import sys

@@ -11,6 +11,7 @@ import sys
 from ifvit.config.arguments import add_recipe_arguments, recipe_from
 
 NON_FINITE_EXIT_CODE = 3
+REPLICA_EXIT_CODE = 3
 LOST_RANK_EXIT_CODE = 3
 UNSAVED_EXIT_CODE = 1
 
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ifvit.runtime.distributed import find_ranks, start_process_group, stop_process_group, training_device
     from ifvit.runtime.host_memory import keep_freed_memory
     from ifvit.runtime.late_ranks import COLLECTIVE_PATIENCE
-    from ifvit.training.state import LostRankError, NonFiniteError
+    from ifvit.training.state import LostRankError, NonFiniteError, ReplicaError
 
     ranks = find_ranks()
     device = training_device(ranks)
@@ -42,6 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
         if ranks.rank == 0:
             print(f"stopped: {stop}; the last checkpoint is from before", file=sys.stderr)
         return NON_FINITE_EXIT_CODE
+    except ReplicaError as stop:
+        if ranks.rank == 0:
+            print(f"stopped: {stop}", file=sys.stderr)
+        return REPLICA_EXIT_CODE
     except LostRankError as stop:
         print(f"rank {ranks.rank}: stopped: {stop}; the last checkpoint is from before", file=sys.stderr, flush=True)
         os._exit(LOST_RANK_EXIT_CODE)  # leaving the process group could wait for the rank that is lost

@@ -29,8 +29,10 @@ from ifvit.training.hook_time import HookTime
 from ifvit.training.meter import Meter
 from ifvit.training.metrics import MetricsHook
 from ifvit.training.phases import CHECKPOINT, METRICS, SAMPLING, PhaseHook, Phases
+from ifvit.training.replicas import ReplicaHook
 from ifvit.training.state import Hook
 from ifvit.training.step_times import StepTimes
+from ifvit.training.stragglers import Stragglers
 from ifvit.training.timestep_losses import TimestepLosses
 from ifvit.training.validation import ValidationLoss
 from ifvit.training.weight_norms import WeightNorms
@@ -61,7 +63,8 @@ def make_hooks(
         checkpoint_time := HookTime("checkpoint"),
     ]
     if every := recipe.tracking.step_times_every_steps:
-        meters.append(StepTimes(phases, every, ranks, device))
+        stragglers = Stragglers(recipe.tracking.straggler_ratio, ranks)
+        meters.append(StepTimes(phases, every, ranks, device, stragglers))
     is_averaged_used = bool(recipe.sampling.prompts) or validation_set is not None
     averaged = AveragedModel(recipe, engine, ema, device) if is_averaged_used else None
     if averaged is not None and validation_set is not None:
@@ -94,6 +97,8 @@ def make_hooks(
     rollbacks = RollbackHook(
         recipe.train.bad_steps, directory, engine, ema, batches, bad_steps, saves, counting, phases, ranks, report
     )
+    if (every := recipe.runtime.replica_check_every_steps) and ranks.world_size > 1:
+        hooks.insert(0, ReplicaHook(engine, ranks, every))  # what differs is not to be saved
     return [*hooks, rollbacks]
 
 

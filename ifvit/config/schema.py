@@ -303,6 +303,8 @@ class TrackingConfig(Section):
     # Dense peak of one device in the recipe's precision, TFLOP/s: mfu is relative to it. Default: the data sheet's, of
     # a GPU that ifvit knows.
     device_peak_tflops: PositiveFloat | None = None
+    # A rank whose own part of a measured step takes more than so many times the median is named on stderr.
+    straggler_ratio: Annotated[float, Field(gt=1)] = 1.5
 
 
 class RuntimeConfig(Section):
@@ -318,6 +320,8 @@ class RuntimeConfig(Section):
     # Wall clock of one start, from the process's start. It saves and ends with exit code 75 early enough for the save,
     # but not before one step is made.
     max_hours: PositiveFloat | None = None
+    # Every so many steps the ranks compare what all of them should hold alike; the first difference ends the run.
+    replica_check_every_steps: NonNegativeInt = 0  # 0: never
     # auto: on a GPU the fastest whose output and gradients are right, timed once (kept in XDG_CACHE_HOME/ifvit).
     # flash, cudnn, efficient: torch's kernel of that name; sdpa: torch's own choice among them; math: written out.
     attention_backend: Literal["auto", "xformers", "flash", "cudnn", "efficient", "sdpa", "math"] = "auto"

@@ -24,6 +24,7 @@ VARIABLE = "IFVIT_FAULTS"
 POINTS = {
     "step.start": "before a run's data and encoders are loaded",
     "step.fetching": "before the wait for the first batch of fetched shards",
+    "step.replica": "the first weight that a rank holds for training, after the update of a step",
     "step.end": "after all hooks, before the run is reported",
     "step.data": "before the batch of a step is asked for",
     "step.forward": "before a forward pass",

@@ -61,6 +61,25 @@ def shards(module: nn.Module, optimizer: Any) -> Iterator[Fragment]:
         flat_start += padded_numel
 
 
+@dataclass(frozen=True)
+class TrainingWeight:
+    """A parameter as forward and backward use it, or at stage 3 this rank's part of it."""
+
+    name: str
+    values: Tensor  # (numel,) in the training's precision; at stage 3 it may be padded
+    is_whole: bool
+
+
+def training_weights(module: nn.Module) -> list[TrainingWeight]:
+    """What this rank holds between two steps, in the order of the parameters."""
+    weights = []
+    for name, parameter in module.named_parameters():
+        is_whole = not hasattr(parameter, "ds_tensor")
+        values: Tensor = parameter if is_whole else getattr(parameter, "ds_tensor")  # noqa: B009 (DeepSpeed's)
+        weights.append(TrainingWeight(name, values.detach().view(-1), is_whole))
+    return weights
+
+
 def parameter_shapes(module: nn.Module) -> dict[str, torch.Size]:
     """The whole shape of each parameter by name. At stage 3 the parameter itself is empty outside of its block."""
     return {name: getattr(parameter, "ds_shape", parameter.shape) for name, parameter in module.named_parameters()}

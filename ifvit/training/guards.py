@@ -16,7 +16,7 @@ from ifvit.runtime.run_directory import RunDirectory
 from ifvit.runtime.stacks import main_thread_place
 from ifvit.runtime.stop_requests import StopRequests
 from ifvit.runtime.watchdog import Watchdog
-from ifvit.training.phases import CHECKPOINT, END, FETCHING, METRICS, SAMPLING, START, Phases
+from ifvit.training.phases import CHECKPOINT, END, FETCHING, METRICS, ROLLBACK, SAMPLING, START, Phases
 from ifvit.training.state import LostRankError
 from ifvit.training.stopping import StopHook
 
@@ -37,10 +37,10 @@ class Guards:
         self.stack = ExitStack()
 
     def __enter__(self) -> "Guards":
-        self.stack.enter_context(self.requests)
-        long_phases = (START, METRICS, CHECKPOINT, SAMPLING, END)
+        long_phases = (START, METRICS, CHECKPOINT, SAMPLING, ROLLBACK, END)
         late_ranks = LateRanks(self.ranks.world_size, self.runtime.watchdog_seconds, long_phases, (FETCHING,))
         self.watchdog = Watchdog(self.ranks, self.own_beat, late_ranks)
+        self.stack.enter_context(self.requests)
         self.watchdog.start()
         self.phases.enter(START, 0)
         return self

@@ -58,6 +58,10 @@ class NonFiniteError(Exception):
     """Loss, gradients or weights became NaN or infinite: going on only spends time. Nothing is saved from there."""
 
 
+class ReplicaError(Exception):
+    """What all ranks should hold alike is not the same on all of them. Nothing is saved from there."""
+
+
 class LostRankError(Exception):
     """Another rank is gone or has failed, and this one cannot go on without it."""
 

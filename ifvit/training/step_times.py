@@ -1,16 +1,20 @@
 """Where the time of a step goes: measured in a few of them, so that the others cost nothing."""
 
+import bisect
 import itertools
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from ifvit.runtime.distributed import Ranks
-from ifvit.training.clocks import clock_of
+from ifvit.training.clocks import Clock, clock_of
 from ifvit.training.communication import CollectiveTimes
 from ifvit.training.phases import BACKWARD, DATA, FORWARD, HOOKS, OPTIMIZER, Phases
 from ifvit.training.state import StepResult, TrainState
+from ifvit.training.stragglers import Stragglers
 
 OF_THE_LOOP = (DATA, FORWARD, BACKWARD, OPTIMIZER)  # all other phases are hooks
 
@@ -26,10 +30,11 @@ class StepTimes:
     first step of a start, which is slower.
     """
 
-    def __init__(self, phases: Phases, every: int, ranks: Ranks, device: torch.device) -> None:
+    def __init__(self, phases: Phases, every: int, ranks: Ranks, device: torch.device, stragglers: Stragglers) -> None:
         self.phases = phases
         self.every = every
         self.ranks = ranks
+        self.stragglers = stragglers
         self.clock = clock_of(device)
         self.collectives = CollectiveTimes(self.clock)
         self.marks: list[tuple[str, Any]] = []  # the phases of the step that is measured, and when each began
@@ -78,8 +83,30 @@ class StepTimes:
         if self.ranks.world_size > 1:
             dist.all_reduce(sums)
         means = (sums / len(self.collected) / self.ranks.world_size).tolist()
+        own = Counter[str]()
+        for marks, intervals in self.collected:
+            own.update(own_seconds(marks, intervals, self.clock))
+        self.stragglers.hear({name: total / len(self.collected) for name, total in own.items()}, state.step)
         self.collected = []
         return {f"seconds_{name}": mean for name, mean in zip(seconds, means, strict=True)}
+
+
+def own_seconds(
+    marks: Sequence[tuple[str, Any]], intervals: Sequence[tuple[Any, Any]], clock: Clock
+) -> dict[str, float]:
+    """By phase of the loop, how long this rank took without the collectives, in which it waits for the others."""
+    begin = marks[0][1]
+    moments = [clock.seconds(begin, moment) for _, moment in marks]
+    own = dict.fromkeys(OF_THE_LOOP, 0.0)
+    for (name, _), first, last in zip(marks, moments, moments[1:], strict=False):
+        if name in own:
+            own[name] += last - first
+    for first, last in intervals:
+        at, until = clock.seconds(begin, first), clock.seconds(begin, last)
+        name = marks[bisect.bisect_right(moments, at) - 1][0]
+        if name in own:
+            own[name] -= until - at
+    return own
 
 
 def is_sampled(step: int, every: int) -> bool:

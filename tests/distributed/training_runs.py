@@ -13,7 +13,7 @@ from ifvit.checkpoint.load import Checkpoint, newest_checkpoint
 from ifvit.commands.training_run import run_training
 from ifvit.config.errors import UserError
 from ifvit.runtime.distributed import Ranks
-from ifvit.training.state import NonFiniteError, StepResult, TrainState
+from ifvit.training.state import NonFiniteError, ReplicaError, StepResult, TrainState
 from ifvit.training.stopping import StopHook
 from tests.distributed.drawn_samples import drawn_samples, recorded_samples
 from tests.drawn_coco import tiny_recipe
@@ -57,7 +57,7 @@ def train_run(
     try:
         with recorded_samples(runs_root / f"{recipe.name}.samples.jsonl"):
             return run_training(recipe, ranks, torch.device("cpu"))
-    except (UserError, NonFiniteError) as error:
+    except (UserError, NonFiniteError, ReplicaError) as error:
         return str(error)
     except SystemExit as stop:
         assert isinstance(stop.code, int)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.distributed.rank_pool import RankPool
 from tests.distributed.training_runs import assert_same_outcome
+from tests.faults.overheard_runs import overheard_run
 from tests.faults.training_processes import TrainingProcesses
 from tests.training_fixtures import Train
 
@@ -126,3 +128,23 @@ def test_the_error_of_another_rank_is_named(shards_root: Path, tmp_path: Path) -
     assert ranks.wait() == [3, 1]
     assert re.search(r"rank 1 on \S+ .*failed in forward of step 6 .*OSError: \[Errno 5\]", ranks.stderr())
     assert "Traceback" in ranks.stderr(1)
+
+
+@pytest.mark.fault(
+    "F16",
+    injected="rank 1 takes several times as long for its forward pass, ZeRO stages 1 and 3",
+    detected="after three measured steps rank 0 names rank 1 and the phase, once",
+    recovered="-",
+    lost="nothing but time",
+)
+@pytest.mark.parametrize("zero_stage", [1, 3])
+def test_a_slow_rank_is_named_with_its_phase(
+    pools: dict[int, RankPool], shards_root: Path, tmp_path: Path, zero_stage: int
+) -> None:
+    fields = [f"runtime.zero_stage={zero_stage}", "train.micro_batch_size=4", "tracking.step_times_every_steps=1"]
+    arguments = {"shards_root": shards_root, "runs_root": tmp_path, "overrides": fields}
+    (outcome, told), _ = pools[2].run(overheard_run, faults="step.forward@1=sleep 0.5", **arguments)
+    assert outcome == 0
+    (line,) = [line for line in told.splitlines() if line.startswith("straggler: ")]
+    assert line.startswith("straggler: rank 1 on ")
+    assert "most of it in forward" in line

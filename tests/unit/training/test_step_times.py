@@ -6,7 +6,8 @@ import torch
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.phases import BACKWARD, DATA, FORWARD, HOOKS, METRICS, OPTIMIZER, Phases
 from ifvit.training.state import TrainState
-from ifvit.training.step_times import StepTimes, is_sampled
+from ifvit.training.step_times import StepTimes, is_sampled, own_seconds
+from ifvit.training.stragglers import Stragglers
 from tests.unit.training.step_results import result_of
 
 
@@ -40,7 +41,7 @@ class NoCollectives:
 def trained(steps: int, every: int, monkeypatch: pytest.MonkeyPatch) -> tuple[StepTimes, Phases]:
     """After so many steps with two micro-batches each, the hooks of the last one done."""
     phases = Phases()
-    meter = StepTimes(phases, every, Ranks(), torch.device("cpu"))
+    meter = StepTimes(phases, every, Ranks(), torch.device("cpu"), Stragglers(1.5, Ranks()))
     monkeypatch.setattr(meter, "clock", CountedClock())
     monkeypatch.setattr(meter, "collectives", NoCollectives())
     state = TrainState()
@@ -93,3 +94,11 @@ def test_measured_steps_are_not_those_with_round_numbers() -> None:
     assert [step for step in range(1, 301) if is_sampled(step, 100)] == [51, 151, 251]
     assert [step for step in range(1, 4) if is_sampled(step, 1)] == [1, 2, 3]
     assert [step for step in range(1, 7) if is_sampled(step, 2)] == [2, 4, 6]
+
+
+def test_a_rank_s_own_time_is_without_the_collectives() -> None:
+    """They count for the phase that they began in; two forward passes, a collective in each and one in a hook."""
+    names = (DATA, FORWARD, BACKWARD, FORWARD, OPTIMIZER, HOOKS, "end")
+    marks = list(zip(names, (1.0, 2.0, 5.0, 6.0, 9.0, 10.0, 20.0), strict=True))
+    own = own_seconds(marks, [(2.5, 3.0), (6.5, 8.5), (12.0, 19.0)], CountedClock())
+    assert own == {DATA: 1.0, FORWARD: 3.5, BACKWARD: 1.0, OPTIMIZER: 1.0}
