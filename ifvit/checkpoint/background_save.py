@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 import traceback
 from enum import IntEnum
 from pathlib import Path
@@ -32,6 +33,7 @@ class BackgroundSave(threading.Thread):
         failure: what went wrong, else empty.
         doing: what is being done or waited for.
         is_abandoned: set it when another rank has failed.
+        seconds: how long it took, once the thread has ended.
     """
 
     def __init__(
@@ -55,8 +57,16 @@ class BackgroundSave(threading.Thread):
         self.failure = ""
         self.doing = ""
         self.is_abandoned = threading.Event()
+        self.seconds = 0.0
 
     def run(self) -> None:
+        started = time.perf_counter()
+        self.save()
+        if self.outcome == Outcome.SAVED and self.ranks.rank == 0:
+            self.purge()
+        self.seconds = time.perf_counter() - started
+
+    def save(self) -> None:
         try:
             write_share(self.unfinished, self.buffer, self.ranks.rank, self.progress.step, self.tell)
             if self.ranks.rank == 0:
@@ -73,8 +83,6 @@ class BackgroundSave(threading.Thread):
         except Exception as error:  # nobody above this thread would hear of it
             self.outcome, self.failure = Outcome.BROKEN, repr(error)
             traceback.print_exc()
-        if self.outcome == Outcome.SAVED and self.ranks.rank == 0:
-            self.purge()
 
     def purge(self) -> None:
         self.tell("removing older checkpoints")

@@ -24,6 +24,7 @@ class CheckpointHook:
     Args:
         settle: makes `state` know of all its bad steps, and says whether the newest step was a good one. A state among
             bad steps is saved only at the end: a rollback must not lead there.
+        took: is told how many seconds the last save went on that has ended, most of them beside training.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class CheckpointHook:
         ema: Ema,
         ranks: Ranks,
         settle: Callable[[TrainState], bool],
+        took: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.recipe = recipe
         self.engine = engine
         self.ema = ema
         self.settle = settle
+        self.took = took
         kinds = (WEIGHTS, *MOMENTS, *(ema_kind(decay) for decay in ema.averages))
         contents = Contents(
             shapes={name: tuple(shape) for name, shape in parameter_shapes(engine.module).items()},
@@ -65,6 +68,7 @@ class CheckpointHook:
 
     def on_step(self, state: TrainState, result: StepResult) -> None:
         self.saver.poll()
+        self.took(self.saver.save_seconds)
         if state.step % self.recipe.checkpoint.every_steps == 0 and self.settle(state):
             self.save(state)
 

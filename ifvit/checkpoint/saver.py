@@ -34,6 +34,7 @@ class CheckpointSaver:
     Attributes:
         saved: the newest checkpoint that is on disk, as all ranks know.
         stall_seconds: how long the last `start` kept training waiting.
+        save_seconds: how long this rank took for the last save that has ended.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class CheckpointSaver:
         self.failure = ""  # of the last save that failed
         self.saved: Progress | None = None
         self.stall_seconds = 0.0
+        self.save_seconds = 0.0
 
     def prepare(self) -> None:
         """Remove what killed processes left. To be called before the first save."""
@@ -116,6 +118,7 @@ class CheckpointSaver:
             self.conclude(ended, Outcome(worst))
 
     def conclude(self, ended: BackgroundSave, outcome: Outcome) -> None:
+        self.save_seconds = ended.seconds
         if outcome == Outcome.SAVED:
             self.saved, self.num_failed = ended.progress, 0
             return

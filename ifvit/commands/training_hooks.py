@@ -72,7 +72,9 @@ def make_hooks(
         meters.append(ValidationLoss(recipe, validation_set, objective, encode, averaged, ranks, device))
     log, progress = (report.log, report.progress) if report else (None, None)
     metrics = MetricsHook(recipe, ranks, meters, log, progress)
-    saves = CheckpointHook(directory.checkpoints, recipe, engine, ema, ranks, bad_steps.settle)
+    saves = CheckpointHook(
+        directory.checkpoints, recipe, engine, ema, ranks, bad_steps.settle, partial(phases.took, CHECKPOINT)
+    )
     hooks: list[Hook] = [
         bad_steps,
         PhaseHook(metrics, METRICS, phases),

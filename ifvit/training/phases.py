@@ -33,7 +33,7 @@ class Phases:
     Attributes:
         position: where this process is; replaced as a whole, so that another thread may read it.
         seconds: by phase, on this process's clock, since it was cleared.
-        longest: by phase, the longest time that one took.
+        longest: by phase, the longest time that one took, or would have taken with all that it began.
         step_seconds: of the last STEPS_REMEMBERED steps.
         listener: called with the name of each phase that begins, or None.
     """
@@ -69,6 +69,10 @@ class Phases:
         if self.listener is not None:
             self.listener(name)
         fault_point(f"step.{name}", step)
+
+    def took(self, name: str, seconds: float) -> None:
+        """What phase `name` began went on for so long beside the others: waited for, the phase would take that."""
+        self.longest[name] = max(self.longest[name], seconds)
 
 
 class PhaseHook:

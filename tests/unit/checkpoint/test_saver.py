@@ -1,14 +1,16 @@
 """Saving beside training: one at a time, nothing acknowledged before it exists, failures counted and told."""
 
+import itertools
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from ifvit.checkpoint import share_files
+from ifvit.checkpoint import background_save, share_files
 from ifvit.checkpoint.layout import saved_steps
 from ifvit.checkpoint.saver import SaveError
 from ifvit.runtime.fault_injection import VARIABLE
@@ -32,6 +34,19 @@ def test_training_goes_on_while_files_are_written(tmp_path: Path, storage_goes_o
     storage_goes_on.set()
     saver.wait()
     assert saver.current is None and saver.saved == progress_of(1) and saved_steps(tmp_path) == [1]
+
+
+def test_how_long_files_took_is_known(
+    tmp_path: Path, storage_goes_on: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(background_save, "time", SimpleNamespace(perf_counter=lambda: next(clock) * 100))
+    saver = make_saver(tmp_path)
+    saver.start(progress_of(1), values_of(1))
+    assert (saver.stall_seconds < 100, saver.save_seconds) == (True, 0)
+    storage_goes_on.set()
+    saver.wait()
+    assert saver.save_seconds == 100
 
 
 def test_one_save_waits_for_the_one_before(
