@@ -46,7 +46,7 @@ def measure_saves(training: SyntheticTraining, folder: Path, num_saves: int) -> 
         )
         hook.on_start(training.state)
         for _ in range(num_saves):
-            training.run_window(1)
+            training.train_steps(1)
             start = time.perf_counter()
             hook.save(training.state)
             (stalls if is_asynchronous else synchronous).append(time.perf_counter() - start)

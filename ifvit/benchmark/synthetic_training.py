@@ -20,12 +20,13 @@ from ifvit.model.attention_choice import choose_for_training, synchronise
 from ifvit.model.uvit import UViT
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
-from ifvit.training.loop import train
+from ifvit.training.loop import never, train
 from ifvit.training.phases import OPTIMIZER, Phases
 from ifvit.training.state import Hook, TrainState
 
 AVERAGES = "ema"
 PARTS = ("forward", "backward", "optimizer", AVERAGES)  # of a step; the rest is drawing noise and the loop itself
+MustSkip = Callable[[TrainState, torch.Tensor], torch.Tensor | None]
 MakeEngine = Callable[[UViT, Recipe], DeepSpeedEngine | PlainEngine]
 
 
@@ -83,7 +84,6 @@ class SyntheticTraining:
 
     def run_window(self, num_steps: int, hooks: Sequence[Hook] = ()) -> Window:
         """Train `num_steps` steps, watched by `hooks`."""
-        activate(self.attention_backend, self.dtype)
         memory_before = allocated_memory(self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -99,11 +99,23 @@ class SyntheticTraining:
             peak_memory(self.device) - memory_before,
         )
 
-    def train_steps(self, num_steps: int, hooks: Sequence[Hook] = ()) -> None:
+    def train_steps(self, num_steps: int, hooks: Sequence[Hook] = (), must_skip: MustSkip = never) -> None:
         """The training loop, for `num_steps` steps."""
+        activate(self.attention_backend, self.dtype)
         config = self.recipe.train.model_copy(update={"max_steps": self.state.step + num_steps})
         optimizer, phases = self.recipe.optimizer, self.phases
-        train(self.state, self.engine, self.objective, self.batches, self.ema, hooks, config, optimizer, phases)
+        train(
+            self.state,
+            self.engine,
+            self.objective,
+            self.batches,
+            self.ema,
+            hooks,
+            config,
+            optimizer,
+            phases,
+            must_skip,
+        )
 
 
 class TimedEma(Ema):

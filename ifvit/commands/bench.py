@@ -6,6 +6,7 @@ import importlib
 BENCHMARKS = {
     "step": ("step_benchmark", "a training step of one or more recipes"),
     "engine": ("engine_benchmark", "what DeepSpeed on one process costs over a plain PyTorch loop"),
+    "hooks": ("hooks_benchmark", "what metrics, heartbeats and checkpoints cost a training"),
     "loader": ("loader_benchmark", "reading a recipe's shards as training does, and with plain webdataset"),
 }
 

@@ -1,4 +1,4 @@
-"""`ifvit bench step` and `bench engine` on a tiny recipe: what they print, not how fast it is."""
+"""`ifvit bench step`, `engine` and `hooks` on a tiny recipe: what they print, not how fast it is."""
 
 import json
 from pathlib import Path
@@ -40,6 +40,19 @@ def test_deepspeed_is_compared_with_a_plain_loop(recipe: Path, command: Command)
         best = {name: loop["best_step_seconds"] for name, loop in case["loops"].items()}
         assert case["ratio_of_bests"] == pytest.approx(best["deepspeed"] / best["plain"])
         assert case["control_ratio"] == pytest.approx(best["plain again"] / best["plain"])
+
+
+def test_watching_and_saving_are_timed(recipe: Path, tmp_path: Path, command: Command) -> None:
+    folder = tmp_path / "folder"
+    size = ["--windows", 2, "--steps", 4, "--saves", 2, "--batch-size", 2]
+    report = json.loads(command("ifvit", "bench", "hooks", recipe, "--folder", folder, *size, "--json").stdout)
+    assert 0 < report["hooks_share"] < 1 and report["ratio_of_rounds"] > 0
+    assert len(report["asynchronous_stall_seconds"]) == len(report["synchronous_save_seconds"]) == 2
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [8, 12, 24]  # one in each watched window
+    assert (folder / "logs/heartbeat-rank-00000.json").is_file()
+    again = command("ifvit", "bench", "hooks", recipe, "--folder", folder, code=2).stderr
+    assert "is not empty; give another folder" in again
 
 
 @pytest.mark.parametrize(
