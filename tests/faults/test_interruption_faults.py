@@ -95,6 +95,7 @@ def test_a_time_limit_stops_every_start_and_the_run_comes_to_its_end(
     assert_bit_equal(tmp_path, whole)
 
 
+@pytest.mark.slow_fault
 @pytest.mark.fault(
     "F02",
     injected="TERM twice, the second one while the rank waits for another in a collective operation",

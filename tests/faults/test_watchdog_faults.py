@@ -137,13 +137,13 @@ def test_the_error_of_another_rank_is_named(shards_root: Path, tmp_path: Path) -
     recovered="-",
     lost="nothing but time",
 )
-@pytest.mark.parametrize("zero_stage", [1, 3])
+@pytest.mark.parametrize("zero_stage", [pytest.param(1, marks=pytest.mark.slow_fault), 3])
 def test_a_slow_rank_is_named_with_its_phase(
     pools: dict[int, RankPool], shards_root: Path, tmp_path: Path, zero_stage: int
 ) -> None:
     fields = [f"runtime.zero_stage={zero_stage}", "train.micro_batch_size=4", "tracking.step_times_every_steps=1"]
     arguments = {"shards_root": shards_root, "runs_root": tmp_path, "overrides": fields}
-    (outcome, told), _ = pools[2].run(overheard_run, faults="step.forward@1=sleep 0.5", **arguments)
+    (outcome, told), _ = pools[2].run(overheard_run, faults="step.forward@1=sleep 0.3", **arguments)
     assert outcome == 0
     (line,) = [line for line in told.splitlines() if line.startswith("straggler: ")]
     assert line.startswith("straggler: rank 1 on ")
