@@ -5,6 +5,7 @@ import faulthandler
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 SECONDS_TO_WRITE = 10.0  # on a file system that may have stalled
@@ -28,8 +29,8 @@ def all_stacks() -> bytes:
 
 
 def write_stacks(path: Path | None, heading: str) -> None:
-    """Write `heading` and all stacks to `path`; to stderr where that is None or is not written in SECONDS_TO_WRITE."""
-    content = f"{heading}\n\n".encode() + all_stacks()
+    """Write the time, `heading` and all stacks to `path`; to stderr where that is None or takes SECONDS_TO_WRITE."""
+    content = f"{time.strftime('%Y-%m-%d %H:%M:%S %z')}: {heading}\n\n".encode() + all_stacks()
     written = threading.Event()
 
     def write(path: Path) -> None:
