@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ifvit.benchmark.synthetic_training import MustSkip, SyntheticTraining
@@ -32,7 +32,6 @@ def measure_hooks(
     must_skip: MustSkip,
     windows: int,
     steps_per_window: int,
-    on_window: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Seconds per step with and without `hooks` and `must_skip`: medians of `windows` windows, a first one not counted.
 
@@ -51,7 +50,6 @@ def measure_hooks(
             if window > 0:
                 seconds[is_watched].append(elapsed / steps_per_window)
                 in_hooks += (hook_seconds(training) - hooks_before) if is_watched else 0.0
-            on_window()
     ratios = [watched / bare for watched, bare in zip(seconds[True], seconds[False], strict=True)]
     return {
         "watched_step_seconds": statistics.median(seconds[True]),

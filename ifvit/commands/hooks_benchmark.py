@@ -86,7 +86,11 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
 
     directory, ranks = RunDirectory(arguments.folder), Ranks()
     directory.bad_steps_file.parent.mkdir(parents=True)
-    with one_rank() as device, Guards(recipe.runtime, ranks) as guards:
+    with (
+        one_rank() as device,
+        Guards(recipe.runtime, ranks) as guards,
+        Progress(arguments.steps * (arguments.windows + 1), "measuring", unit="watched steps") as progress,
+    ):
         default_size = recipe.train.micro_batch_size if device.type == "cuda" else CPU_BATCH_SIZE
         training = SyntheticTraining(recipe, arguments.batch_size or default_size, device, deepspeed_engine)
         assert isinstance(training.engine, DeepSpeedEngine)
@@ -109,13 +113,10 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
             guards.phases,
             ranks,
             device,
-            cast(Any, SimpleNamespace(log=log, progress=None)),
+            cast(Any, SimpleNamespace(log=log, progress=progress)),
         )
         hooks = [guards.stop_hook(recipe.train.max_steps), *hooks]
-        with Progress(2 * (arguments.windows + 1), "measuring", unit="windows") as progress:
-            watched = measure_hooks(
-                training, hooks, bad_steps.must_skip, arguments.windows, arguments.steps, progress.advance
-            )
+        watched = measure_hooks(training, hooks, bad_steps.must_skip, arguments.windows, arguments.steps)
         saves = measure_saves(training, arguments.folder / "saves", arguments.saves)
         return {
             "machine": machine_name(device),
