@@ -14,7 +14,7 @@ from ifvit.diffusion.objective import Draws, Objective
 
 @contextmanager
 def recorded_samples(file: Path) -> Iterator[None]:
-    """Append to `file`, as each rank does, what is drawn in the block: a line for each row."""
+    """Append to `file`, as each rank does, what is drawn in the block: a line for each row. Nothing drawn, no file."""
     original, lines = Objective.draw, []
 
     def draw(objective: Objective, number: int, batch: Batch) -> Draws:
@@ -33,8 +33,9 @@ def recorded_samples(file: Path) -> Iterator[None]:
         yield
     finally:
         Objective.draw = original  # type: ignore[method-assign]
-        with file.open("a") as records:
-            records.write("".join(lines))
+        if lines:
+            with file.open("a") as records:
+                records.write("".join(lines))
 
 
 def digest(values: torch.Tensor) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,13 @@ def is_of_the_machine(key: str) -> bool:
 
 
 def train_run(
-    ranks: Ranks, shards_root: Path, runs_root: Path, overrides: list[str], signal_rank: int | None = None
+    ranks: Ranks,
+    shards_root: Path,
+    runs_root: Path,
+    overrides: list[str],
+    signal_rank: int | None = None,
+    *,
+    records_samples: bool = True,
 ) -> int | str:
     """The exit code; for the user's mistakes the error's text on rank 0 and code 2 on the others.
 
@@ -53,15 +60,19 @@ def train_run(
     recipe = tiny_recipe(Path("/nowhere"), shards_root, *RUN, f"runtime.runs_root={runs_root}", *overrides)
     if ranks.rank == signal_rank:
         send_signal_in_step(3)
-    runs_root.mkdir(parents=True, exist_ok=True)
     try:
-        with recorded_samples(runs_root / f"{recipe.name}.samples.jsonl"):
+        with recorded_samples(samples_file(runs_root, recipe.name)) if records_samples else nullcontext():
             return run_training(recipe, ranks, torch.device("cpu"))
     except (UserError, NonFiniteError, ReplicaError) as error:
         return str(error)
     except SystemExit as stop:
         assert isinstance(stop.code, int)
         return stop.code
+
+
+def samples_file(runs_root: Path, name: str) -> Path:
+    """What a run of a pool was trained on, as `recorded_samples` writes it."""
+    return runs_root / name / "drawn_samples.jsonl"
 
 
 def send_signal_in_step(step: int) -> None:
@@ -96,7 +107,7 @@ def final_tensors(runs_root: Path, name: str = "tiny") -> dict[str, torch.Tensor
 
 def assert_same_samples(runs_root: Path, undisturbed: Path) -> None:
     """The runs below both folders saw the same samples, captions, timesteps and noise in each row of each batch."""
-    ours, theirs = (drawn_samples(root / "tiny.samples.jsonl") for root in (runs_root, undisturbed))
+    ours, theirs = (drawn_samples(samples_file(root, "tiny")) for root in (runs_root, undisturbed))
     assert ours == theirs
 
 
