@@ -12,6 +12,8 @@ BACKWARD_SHARE = 2 / 3
 PRODUCT_MFU = 0.6  # of a frozen encoder's large products, at the least
 HIDEABLE = 0.8  # of the pass that it runs beside
 ADAM_BYTES = 28  # per parameter: reads weight, gradient and both moments, writes all but the gradient
+NORM_BYTES = 4  # reads the gradient
+COPY_BYTES = 20  # from stage 1 on: the gradient into flat buffers, twice, and reading the weight to write it back
 AVERAGE_BYTES = 12  # per parameter and decay: reads weight and average, writes the average
 
 
@@ -105,9 +107,10 @@ def step_seconds(request: PlanRequest, model: PlannedModel, communication: Commu
 
 
 def optimizer_seconds(request: PlanRequest, model: PlannedModel) -> float:
-    """AdamW and averages, bound by the memory they read and write; offloaded also by the link to the host."""
+    """Norm, AdamW and averages, bound by the memory they read and write; offloaded also by the link to the host."""
     held = model.num_parameters / request.num_shards
-    moved = held * (ADAM_BYTES + AVERAGE_BYTES * len(request.recipe.ema.decays))
+    copies = COPY_BYTES + request.bytes_per_weight if request.zero_stage > 0 else 0
+    moved = held * (ADAM_BYTES + NORM_BYTES + copies + AVERAGE_BYTES * len(request.recipe.ema.decays))
     if not request.recipe.runtime.offload_optimizer:
         return moved / (1e9 * request.device.bandwidth_gb_per_second)
     crossing = held * (FLOAT32 + request.bytes_per_weight)  # gradients there, weights back

@@ -83,7 +83,7 @@ def test_seconds_of_a_step() -> None:
     seconds = planned().seconds
     assert seconds.forward_and_backward == pytest.approx(3 * 32 * 25.567e9 / (0.4 * 989.4e12), rel=1e-3)
     assert seconds.exposed == pytest.approx(10 * P * 7 / 8 / 450e9, rel=1e-6)  # nothing hides it: overlap_comm is off
-    assert seconds.optimizer == pytest.approx((28 + 12) * P / 8 / 4.8e12, rel=1e-6)
+    assert seconds.optimizer == pytest.approx((28 + 4 + 20 + 2 + 12) * P / 8 / 4.8e12, rel=1e-6)
     assert seconds.waiting_for_data == 0
     assert seconds.step == pytest.approx(seconds.forward_and_backward + seconds.exposed + seconds.optimizer)
     slow = planned(assumptions=Assumptions(samples_per_second=1000)).seconds
