@@ -16,7 +16,7 @@ from tests.faults.training_processes import TrainingProcesses
 
 VICTIMS = ((0, 1), (0, 1), (0,), (1,))  # a rank that survives takes some seconds to name the other
 SLOW_STEPS = "step.data=sleep 0.05"  # so that the undisturbed run needs a part of the time
-TIMEOUT_SECONDS = 300  # of a start without kills, on a busy machine
+TIMEOUT_SECONDS = 900  # of a start without kills, on a busy machine
 
 
 class KilledTraining:
