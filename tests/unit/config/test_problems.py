@@ -96,6 +96,9 @@ CASES = {
     "model.num_attention_heads=7": "model.num_attention_heads: is 7, must divide hidden_size = 512",
     "model.patch_size=3": "model.patch_size: is 3, must divide sample_size = 32",
     "train.micro_batch_size=7": "train.micro_batch_size: is 7, must divide global_batch_size = 256",
+    "checkpoint.milestone_every_steps=15000": (
+        "checkpoint.milestone_every_steps: is 15000, must be a multiple of every_steps = 10000"
+    ),
     "diffusion.beta_end=0.0001": "diffusion.beta_end: is 0.0001, must be at least beta_start = 0.00085",
     "sampling.num_inference_steps=2": (
         "sampling.num_inference_steps: is 2, must be at least 3 for dpmsolver++_singlestep_3"
