@@ -245,7 +245,8 @@ def test_overlapping_saves_wait_for_each_other(overheard: Overheard, undisturbed
     lost="time",
 )
 def test_storage_that_stands_still(overheard: Overheard, undisturbed_pair: Path, tmp_path: Path) -> None:
-    outcomes = overheard(2, tmp_path, faults="checkpoint.write@1:4=sleep 30")
+    # Two threads write five files.
+    outcomes = overheard(2, tmp_path, faults="checkpoint.write@1:4=sleep 10")
     assert [code for code, _ in outcomes] == [0, 0]
     assert_bit_equal(tmp_path, undisturbed_pair)
 
