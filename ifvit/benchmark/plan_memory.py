@@ -37,6 +37,7 @@ def memory_parts(request: PlanRequest, model: PlannedModel) -> list[MemoryPart]:
         MemoryPart("batch", batch_bytes(request), "moments and text of the rank's rows, noise of the global batch"),
         MemoryPart("CUDA context", context, "assumed"),
     ]
+    parts.insert(-3, start_up(request, total, sum(part.num_bytes for part in parts[:-3])))
     return [part for part in parts if part.num_bytes > 0]
 
 
@@ -62,7 +63,7 @@ def optimizer_state(request: PlanRequest, total: int) -> list[MemoryPart]:
     num_averages = len(request.recipe.ema.decays)
     parts = [
         MemoryPart("Adam moments", 2 * FLOAT32 * spread, f"8 P{spread_text}"),
-        MemoryPart("EMA", num_averages * FLOAT32 * spread, f"4 P{spread_text} for each of {num_averages} decays"),
+        MemoryPart("EMA", num_averages * FLOAT32 * spread, f"4 P{spread_text} for each decay"),
     ]
     if request.zero_stage > 0:
         parts.insert(0, MemoryPart("fp32 master", FLOAT32 * spread, f"4 P{spread_text}"))
@@ -112,6 +113,15 @@ def gathered_blocks(request: PlanRequest, model: PlannedModel) -> MemoryPart:
     ahead = max(model.largest_block, model.zero_config.get("stage3_prefetch_bucket_size", PREFETCH))
     held = min(model.num_parameters, max(model.largest_block + ahead, model.zero_config["stage3_max_reuse_distance"]))
     return MemoryPart("gathered blocks", request.bytes_per_weight * held, "a block, and what is gathered ahead")
+
+
+def start_up(request: PlanRequest, total: int, in_a_step: int) -> MemoryPart:
+    """What making the engine needs beyond what a step does: every rank begins with all weights, twice in float32."""
+    copies = 2 if request.zero_stage > 0 else 1
+    spread = FLOAT32 * (total // request.num_shards) * (1 + len(request.recipe.ema.decays))  # master copy and averages
+    needed = copies * FLOAT32 * total + spread
+    basis = f"{needed / 1e9:.2f} GB while the weights are being spread, more than a step takes"
+    return MemoryPart("start-up", max(0, needed - in_a_step), basis)
 
 
 def over(request: PlanRequest) -> str:

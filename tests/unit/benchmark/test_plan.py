@@ -56,6 +56,17 @@ def test_the_total_is_the_sum_and_names_its_largest_part() -> None:
     assert plan.fits
 
 
+def test_whole_weights_must_fit_before_they_are_spread() -> None:
+    assert "start-up" not in part_bytes(planned("train.micro_batch_size=32"))
+    small_steps = "runtime.zero_stage=3", "train.micro_batch_size=1", "train.activation_checkpointing=1.0"
+    parts = part_bytes(planned(*small_steps, "model.hidden_size=1024"))
+    others = ("frozen models", "batch", "CUDA context")
+    tensors = sum(size for name, size in parts.items() if name not in others)
+    num_parameters = planned("model.hidden_size=1024").model.num_parameters
+    assert tensors == (4 + 4) * num_parameters + (4 + 4) * (num_parameters // 8)
+    assert parts["start-up"] > 0
+
+
 def test_where_it_does_not_fit_the_next_smaller_micro_batch_does() -> None:
     plan = planned("train.micro_batch_size=256", gpu="4090", gpus_per_node=1)
     assert plan.fits  # 20.2 of 24 GB
