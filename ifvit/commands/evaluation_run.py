@@ -64,9 +64,7 @@ class Evaluation:
         trained.check_encoders(self.encoders)
         self.clip = load_clip(self.recipe, clip, self.device)
         self.notice = " ".join(filter(None, (self.encoders.notice, self.clip.notice)))
-        self.attention_backend = activate_for_sampling(
-            self.recipe.runtime.attention_backend, self.recipe.model, self.device
-        ).backend
+        self.attention = activate_for_sampling(self.recipe.runtime.attention_backend, self.recipe.model, self.device)
         self.image_size = self.recipe.model.sample_size * self.encoders.autoencoder.factor
         self.reals = [real_images(listed.images, self.image_size) for listed in self.lists]
         self.checkpoint = {
@@ -94,7 +92,7 @@ class Evaluation:
             "device": str(self.device),
             "gpus": gpu_names(),
             "cpu": cpu_model(),
-            "attention_backend": self.attention_backend,
+            "attention_backend": self.attention.backend,
             "ifvit": ifvit.__version__,
             "git": git_state(Path(ifvit.__file__).parent),
             "packages": package_versions(),
@@ -211,8 +209,10 @@ def load_clip(recipe: Recipe, name: str | None, device: torch.device) -> Clip:
 def run_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     """What the evaluation's results.json has, made now or earlier. Raises UserError where its folder cannot be used."""
     print(
-        f"{evaluation.trained.description}, {evaluation.device.type}, attention: {evaluation.attention_backend}. "
+        f"{evaluation.trained.description}, {evaluation.device.type}, attention: {evaluation.attention.backend}. "
         f"{evaluation.notice}".rstrip(),
+        *evaluation.attention.notices,
+        sep="\n",
         file=sys.stderr,
     )
     try:

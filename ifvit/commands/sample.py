@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     recipe, sampling = trained.recipe, trained.recipe.sampling
     encoders = load_encoders(recipe, device)
-    backend = activate_for_sampling(recipe.runtime.attention_backend, recipe.model, device).backend
+    attention = activate_for_sampling(recipe.runtime.attention_backend, recipe.model, device)
     sampler = trained.sampler(encoders, device)
     guidance_scale, omega = sampling.guidance_scale, omega_from_guidance_scale(sampling.guidance_scale)
     protocol = {
@@ -62,15 +62,16 @@ def run(arguments: argparse.Namespace) -> None:
         "num_inference_steps": sampling.num_inference_steps,
         "seed": arguments.seed,
         "device": str(device),
-        "attention_backend": backend,
+        "attention_backend": attention.backend,
         "encoders_notice": encoders.notice,
     }
     print(
         f"{trained.description}; guidance scale {guidance_scale:g} (the paper's omega {omega:g}), {sampling.solver}, "
-        f"{sampling.num_inference_steps} evaluations, seed {arguments.seed}, {device.type}, attention: {backend}",
+        f"{sampling.num_inference_steps} evaluations, seed {arguments.seed}, {device.type}, attention: "
+        f"{attention.backend}",
         file=sys.stderr,
     )
-    for notice in filter(None, (encoders.notice, *encoders.text_encoder.unread(prompts))):
+    for notice in filter(None, (*attention.notices, encoders.notice, *encoders.text_encoder.unread(prompts))):
         print(notice, file=sys.stderr)
     repeated = [prompt for prompt in prompts for _ in range(arguments.num_images_per_prompt)]
     numbers = list(range(arguments.num_images_per_prompt)) * len(prompts)

@@ -1,5 +1,7 @@
 """One attention backend for all ranks of a training run."""
 
+from dataclasses import replace
+
 import torch
 
 from ifvit.config.errors import UserError
@@ -30,8 +32,9 @@ def shared_attention_choice(
                 choose(choice.backend, None)
             except UserError as error:
                 raise UserError(f"rank {ranks.rank} is another machine than rank 0: {error}") from error
-        if dtype != torch.float32:
-            activate_for_sampling(name, model, device)  # grids are made in float32
+        if dtype != torch.float32:  # grids are made in float32
+            for_grids = activate_for_sampling(name, model, device)
+            choice = replace(choice, notices=(*choice.notices, *for_grids.notices))
         activate(choice.backend, dtype)
     return choice
 

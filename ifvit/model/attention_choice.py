@@ -4,7 +4,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ifvit.model.attention_check import (
 
 # `auto` takes the fastest of these on a GPU; on a CPU, where torch has one kernel, the first that is right.
 CANDIDATES = {"cuda": ("xformers", "flash", "cudnn", "efficient", "math"), "cpu": ("sdpa", "math")}
-NOT_IN_FLOAT32 = ("flash", "cudnn")  # kernels that GPUs have in half precision alone
+NOT_IN_FLOAT32 = {"cuda": ("flash", "cudnn"), "cpu": ()}  # kernels that there are in half precision alone
 CPU_BATCH_SIZE = 2  # a CPU's kernel is the same at any batch size, and training is slow enough there
 WARM_UP, REPETITIONS = 3, 10
 
@@ -162,9 +162,11 @@ def activate_for_sampling(name: str, config: ModelConfig, device: torch.device) 
     Raises UserError when the one named does not work.
     """
     calls = attention_calls(config, CPU_BATCH_SIZE)
-    is_left_out = name in NOT_IN_FLOAT32 and device.type == "cuda"
-    if name == "auto" or is_left_out:
+    if name == "auto" or name in NOT_IN_FLOAT32[device.type]:
         choice = first_right(("sdpa", "math"), calls, torch.float32, device, {})
+        if name != "auto":
+            notice = f"attention: {name} has no float32, in which images are made: {choice.backend} makes them"
+            choice = replace(choice, notices=(*choice.notices, notice))
     else:
         check_backend(name, calls, torch.float32, device)
         choice = AttentionChoice(name, "named in the recipe", {}, {})

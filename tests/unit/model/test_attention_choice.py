@@ -82,6 +82,14 @@ def test_a_named_backend_is_used(tmp_path: Path) -> None:
     assert attention_module._active == {torch.float32: math_attention}
 
 
+def test_images_are_made_in_float32_whatever_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(attention_choice.NOT_IN_FLOAT32, "cpu", ("flash",))
+    choice = activate_for_sampling("flash", SMALL, CPU)
+    assert choice.backend == "sdpa"
+    assert choice.notices == ("attention: flash has no float32, in which images are made: sdpa makes them",)
+    assert attention_module._active == {torch.float32: sdpa_attention}
+
+
 @pytest.mark.fault(
     "F25",
     injected="an attention backend whose gradient of the last key is NaN",
