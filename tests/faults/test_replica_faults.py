@@ -18,7 +18,7 @@ from tests.faults.training_processes import TrainingProcesses
 )
 def test_a_flipped_bit_is_found_and_its_rank_named(shards_root: Path, tmp_path: Path) -> None:
     fields = ("train.global_batch_size=6", "train.micro_batch_size=2", "runtime.zero_stage=0")
-    checks = ("runtime.replica_check_every_steps=2", "checkpoint.every_steps=2")
+    checks = ("runtime.replica_check_every_steps=2", "checkpoint.every_steps=2", "checkpoint.asynchronous=false")
     ranks = TrainingProcesses(tmp_path, shards_root, 3, *fields, *checks, faults="step.replica@1:3=flip")
     assert ranks.wait() == [3, 3, 3]
     (line,) = [line for line in ranks.stderr().splitlines() if line.startswith("stopped: ")]
