@@ -8,7 +8,7 @@ from typing import Any
 from ifvit.benchmark.synthetic_training import MustSkip, SyntheticTraining
 from ifvit.model.attention_choice import synchronise
 from ifvit.training.loop import never
-from ifvit.training.phases import CHECKPOINT, HOOKS, METRICS
+from ifvit.training.phases import CHECKPOINT, END, HOOKS, METRICS
 from ifvit.training.state import Hook, StepResult, TrainState
 
 
@@ -72,5 +72,8 @@ def window_seconds(
     start = time.perf_counter()
     training.train_steps(num_steps, hooks, must_skip)
     synchronise(training.device)
-    training.phases.enter("end", training.state.step)  # what comes now is no hook's
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    training.phases.enter(END, training.state.step)  # what comes now is no hook's
+    if training.state.stop_reason is not None:  # its steps were not made: nothing was measured
+        raise SystemExit(f"stopped by {training.state.stop_reason}")
+    return seconds
