@@ -9,8 +9,8 @@ from data_prep.coco_source import CocoSource
 from data_prep.folder_source import FolderSource
 from data_prep.listed_sample import ListedSample
 from data_prep.tar_source import TarSource
+from ifvit.config.data_section import DataConfig
 from ifvit.config.errors import UserError
-from ifvit.config.schema import DataConfig
 
 
 class Source(Protocol):

@@ -8,9 +8,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from ifvit.config.data_section import IMAGE_SOURCES
 from ifvit.config.errors import UserError
 from ifvit.config.problems import recipe_problems
-from ifvit.config.schema import IMAGE_SOURCES, Recipe
+from ifvit.config.schema import Recipe
 
 REQUIRED = "???"  # stands in a recipe for a value that the command line must give
 

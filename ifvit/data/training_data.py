@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from ifvit.config.addresses import address_in, is_address, public_text
+from ifvit.config.data_section import DataConfig, MixedSet
 from ifvit.config.errors import UserError
-from ifvit.config.schema import DataConfig, MixedSet, Recipe
+from ifvit.config.schema import Recipe
 from ifvit.data.lane_order import LaneOrder
 from ifvit.data.remote_shards import check_room, open_remote_shards
 from ifvit.data.sample_stream import SampleStream

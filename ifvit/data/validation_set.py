@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ifvit.config.data_section import DataConfig
 from ifvit.config.errors import UserError
-from ifvit.config.schema import DataConfig, Recipe
+from ifvit.config.schema import Recipe
 from ifvit.data.batch import Batch
 from ifvit.data.batch_buffers import BatchBuffers
 from ifvit.data.reader import SampleReader
