@@ -56,7 +56,10 @@ class StepSeconds:
 
 
 def step_communication(request: PlanRequest, model: PlannedModel) -> Communication:
-    """By ZeRO stage. Gradients are reduced in float32; an all-reduce costs twice what a reduce-scatter does."""
+    """By ZeRO stage. Gradients are reduced in float32; an all-reduce costs twice what a reduce-scatter does.
+
+    Stages 2 and 3, which keep no whole gradients, reduce those of each micro-batch; stage 3 gathers for each one, too.
+    """
     if request.world_size == 1:
         return Communication("none", 0, 0, 0)
     stage, weight = request.zero_stage, request.bytes_per_weight
@@ -70,9 +73,12 @@ def step_communication(request: PlanRequest, model: PlannedModel) -> Communicati
         return Communication(operations, 3 * num, (8 + weight) * num, 0)
     if stage < 3:
         operations = "reduce-scatter of gradients, all-gather of weights"
-        return Communication(operations, 2 * num, (4 + weight) * num, 4 * num if overlaps and stage == 2 else 0)
+        reduced = num * (request.num_micro_batches if stage == 2 else 1)
+        hideable = 4 * reduced if overlaps and stage == 2 else 0
+        return Communication(operations, reduced + num, 4 * reduced + weight * num, hideable)
     operations = "all-gather of weights in both passes, reduce-scatter of gradients"
-    return Communication(operations, 3 * num, (2 * weight + 4) * num, (2 * weight + (4 if overlaps else 0)) * num)
+    each = num * request.num_micro_batches
+    return Communication(operations, 3 * each, (2 * weight + 4) * each, (2 * weight + (4 if overlaps else 0)) * each)
 
 
 def step_seconds(request: PlanRequest, model: PlannedModel, communication: Communication) -> StepSeconds:

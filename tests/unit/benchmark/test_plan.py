@@ -140,6 +140,14 @@ def test_what_each_stage_moves() -> None:
     assert (stage_3.values, stage_3.num_bytes, stage_3.hideable_bytes) == (3 * moved, 8 * moved, 4 * moved)
 
 
+@pytest.mark.parametrize("stage, values, num_bytes", [(1, 3, 10), (2, 4 + 1, 4 * 4 + 2), (3, 4 * 3, 4 * 8)])
+def test_what_four_micro_batches_move(stage: int, values: int, num_bytes: int) -> None:
+    """Stage 1 reduces once; 2 each time, where no whole gradients are kept; 3 gathers the weights each time, too."""
+    moved = P * 7 // 8
+    communication = planned(f"runtime.zero_stage={stage}", "train.micro_batch_size=8").communication
+    assert (communication.values, communication.num_bytes) == (values * moved, num_bytes * moved)
+
+
 def test_an_offloaded_optimiser_is_on_the_host() -> None:
     here, there = (planned("runtime.zero_stage=2", f"runtime.offload_optimizer={flag}") for flag in ("false", "true"))
     assert set(part_bytes(here)) - set(part_bytes(there)) == {"fp32 master", "Adam moments", "EMA"}
