@@ -9,6 +9,7 @@ import torch
 from ifvit.benchmark.checked_cells import cell_recipe
 from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine
 from ifvit.checkpoint.hook import CheckpointHook
+from ifvit.model.attention_choice import synchronise
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.state import TrainState
@@ -30,6 +31,7 @@ def check_saves(device: torch.device, folder: Path, num_saves: int) -> dict[str,
 def measure_saves(training: SyntheticTraining, folder: Path, num_saves: int) -> dict[str, Any]:
     """Seconds that training stands still for a save beside it and for one that it waits for, in the order made."""
     assert isinstance(training.engine, DeepSpeedEngine)
+    device = training.device
     stalls: list[float] = []
     whole: list[float] = []
     synchronous: list[float] = []
@@ -47,6 +49,7 @@ def measure_saves(training: SyntheticTraining, folder: Path, num_saves: int) -> 
         hook.on_start(training.state)
         for _ in range(num_saves):
             training.train_steps(1)
+            synchronise(device)  # the step's own work is no part of the save
             start = time.perf_counter()
             hook.save(training.state)
             (stalls if is_asynchronous else synchronous).append(time.perf_counter() - start)
