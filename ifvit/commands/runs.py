@@ -2,7 +2,8 @@
 
 States: running (a process holds the run), finished, interrupted (saved; the same command goes on), failed (with the
 error below the table), stale (no process holds it, and the last one did not say how it ended: it was killed, or its
-machine died; the same command goes on from the newest checkpoint).
+machine died; the same command goes on from the newest checkpoint), unreadable (a file of it is damaged; below the table
+is which).
 loss: mean of the last ten logged. left: at the speed of the last ten. updated: the last sign of life.
 """
 

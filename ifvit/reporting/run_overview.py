@@ -49,7 +49,7 @@ def read_overviews(root: Path) -> list[RunOverview]:
     Raises UserError where there is no such folder.
     """
     try:
-        folders = [root] if (root / "recipe.yaml").is_file() else sorted(root.iterdir())
+        folders = [root] if RunDirectory(root).recipe_file.is_file() else sorted(root.iterdir())
     except OSError as error:
         raise UserError(f"{root}: cannot be listed ({error.strerror}); give the folder that has the runs") from error
     runs = [RunDirectory(folder) for folder in folders]

@@ -25,9 +25,7 @@ COLUMNS = (
     RunColumn("of", lambda run, now: ABSENT if run.max_steps is None else f"{run.max_steps:,}"),
     RunColumn("loss", lambda run, now: loss_text(run.loss)),
     RunColumn("validation", lambda run, now: loss_text(run.validation_loss)),
-    RunColumn(
-        "samples/s", lambda run, now: ABSENT if not run.samples_per_second else rate_text(run.samples_per_second)
-    ),
+    RunColumn("samples/s", lambda run, now: speed_text(run)),
     RunColumn("left", lambda run, now: left_text(run)),
     RunColumn("updated", lambda run, now: age_text(now - run.updated) if run.updated else ABSENT),
     RunColumn("starts", lambda run, now: str(run.starts)),
