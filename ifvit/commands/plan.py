@@ -29,8 +29,7 @@ ASSUMED = {
 }
 NUMBERS = {"num_images": "images in the shards", "num_captions": "captions of each of them"}
 RATES = {
-    "tflops": ("bf16_tflops", "of matrix products, in the recipe's precision"),
-    "memory_gb": ("memory_gb", "of one GPU"),
+    "memory_gb": ("memory_gb", "GB of one GPU"),
     "bandwidth": ("bandwidth_gb_per_second", "GB/s of the GPU's memory"),
     "gpu_link": ("link_gb_per_second", "GB/s of one GPU to the others of its node"),
 }
@@ -42,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus-per-node", type=int, default=1, metavar="N", help="default: 1")
     parser.add_argument(
         "--gpu", default="h200", metavar="NAME", help="b200, h200, h100, a100, 4090, ...; default: h200"
+    )
+    parser.add_argument(
+        "--tflops",
+        type=float,
+        metavar="X",
+        help="TFLOP/s of matrix products in the recipe's precision; default: the GPU's data sheet",
     )
     for name, (_, text) in RATES.items():
         parser.add_argument(option(name), type=float, metavar="X", help=f"{text}; default: the GPU's data sheet")
@@ -76,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
 def request_from(arguments: argparse.Namespace) -> "PlanRequest":
     """What the command line asks to plan. Raises UserError."""
     recipe = recipe_from(arguments, unused=("data.", "encoders.", "runtime.runs_root"))
-    device = planned_device(arguments)
+    device = planned_device(arguments, f"{recipe.train.precision}_tflops")
     given = {name: getattr(arguments, name) for name in (*ASSUMED, *NUMBERS) if getattr(arguments, name) is not None}
     for name, value in given.items():
         if not value > 0:  # nor is NaN
@@ -88,8 +93,11 @@ def request_from(arguments: argparse.Namespace) -> "PlanRequest":
     return PlanRequest(recipe, device, arguments.nodes, arguments.gpus_per_node, Assumptions(**given))
 
 
-def planned_device(arguments: argparse.Namespace) -> "PlannedDevice":
-    """The GPU that is named, with the rates that are given in place of its own. Raises UserError."""
+def planned_device(arguments: argparse.Namespace, tflops_field: str) -> "PlannedDevice":
+    """The GPU that is named, with the rates that are given in place of its own; --tflops is `tflops_field` of it.
+
+    Raises UserError.
+    """
     from ifvit.benchmark.planned_device import MEMORY, PlannedDevice, device_named
 
     device = device_named(arguments.gpu)
@@ -98,13 +106,11 @@ def planned_device(arguments: argparse.Namespace) -> "PlannedDevice":
             f"--gpu: {arguments.gpu} is not in the table ({', '.join(MEMORY)}); name the one most like it and "
             "give what differs with --tflops, --memory-gb, --bandwidth and --gpu-link"
         )
-    rates = {field: getattr(arguments, name) for name, (field, _) in RATES.items()}
-    given = {field: rate for field, rate in rates.items() if rate is not None}
-    for name, (field, _) in RATES.items():
+    fields = {"tflops": tflops_field} | {name: field for name, (field, _) in RATES.items()}
+    given = {field: getattr(arguments, name) for name, field in fields.items() if getattr(arguments, name) is not None}
+    for name, field in fields.items():
         if not given.get(field, 1) > 0:
             raise UserError(f"{option(name)}: is {given[field]:g}, must be above 0")
-    if "bf16_tflops" in given:
-        given["fp32_tflops"] = given["bf16_tflops"]
     return PlannedDevice(**(vars(device) | given | ({"name": f"{device.name}, changed"} if given else {})))
 
 

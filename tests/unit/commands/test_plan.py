@@ -25,6 +25,7 @@ def test_what_a_gpu_does_can_be_given(capsys: pytest.CaptureFixture[str]) -> Non
     record = json.loads(capsys.readouterr().out)
     assert record["seconds"]["forward_and_backward"] == pytest.approx(3 * 256 * 25.567e9 / (0.5 * 500e12), rel=1e-3)
     assert record["fits"] is False
+    assert (record["device"]["bf16_tflops"], record["device"]["fp32_tflops"]) == (500, 66.9)  # the text encoder's
 
 
 @pytest.mark.parametrize(
