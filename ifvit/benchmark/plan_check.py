@@ -44,8 +44,7 @@ class Comparison:
 
 
 def check_plan(recipe: Recipe) -> list[Comparison]:
-    """Raises UserError where the steps would not fit in this machine's memory."""
-    refuse_too_large(make_plan(one_rank_request(recipe, 1.0, 1.0)))
+    """Raises UserError where the steps would not fit in the memory of the device here."""
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder, "recipe.yaml"), Path(folder, "measured.json")
         given.write_text(resolved_yaml(recipe), encoding="utf-8")
@@ -99,32 +98,35 @@ def one_rank_request(recipe: Recipe, tflops: float, gb_per_second: float) -> Pla
     return PlanRequest(recipe, here, 1, 1, assumed)
 
 
-def refuse_too_large(plan: Plan) -> None:
-    free = psutil.virtual_memory().available / 1e9
-    if plan.memory_gb > free:
+def refuse_too_large(plan: Plan, free_bytes: int) -> None:
+    """Raises UserError unless what `plan` needs is free."""
+    if plan.memory_gb > free_bytes / 1e9:
         raise UserError(
-            f"--check: needs about {plan.memory_gb:.1f} GB, this machine has {free:.1f} free; give a smaller "
+            f"--check: needs about {plan.memory_gb:.1f} GB, {free_bytes / 1e9:.1f} are free here; give a smaller "
             "--set train.micro_batch_size=... and --set train.global_batch_size=..."
         )
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes: the GPU's own, or the machine's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
 def main(recipe_path: str, result_path: str) -> None:
     """In a process of its own: measure the recipe in one file, write the numbers into the other."""
+    from ifvit.benchmark.measured_process import one_rank
     from ifvit.benchmark.plan_measured import measure_training
     from ifvit.model.attention import activate
     from ifvit.model.attention_choice import choose_for_training
-    from ifvit.runtime.distributed import Ranks, start_process_group, stop_process_group, training_device
+    from ifvit.runtime.distributed import Ranks
 
     recipe = load_recipe(recipe_path, unused=NOT_READ)
-    ranks = Ranks()
-    device = training_device(ranks)
-    start_process_group(ranks, device, recipe.runtime.watchdog_seconds)
     dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
-    with tempfile.TemporaryDirectory() as folder:
+    with one_rank() as device, tempfile.TemporaryDirectory() as folder:
+        refuse_too_large(make_plan(one_rank_request(recipe, 1.0, 1.0)), free_memory(device))
         name, size = recipe.runtime.attention_backend, recipe.train.micro_batch_size
         activate(choose_for_training(name, recipe.model, size, dtype, device, Path(folder)).backend, dtype)
-        measured = measure_training(recipe, ranks, device, NUM_STEPS, Path(folder))
-    stop_process_group()
+        measured = measure_training(recipe, Ranks(), device, NUM_STEPS, Path(folder))
     Path(result_path).write_text(json.dumps(vars(measured)))
 
 

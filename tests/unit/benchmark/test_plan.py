@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ifvit.benchmark.plan import Plan, fitting_changes, make_plan
+from ifvit.benchmark.plan_check import refuse_too_large
 from ifvit.benchmark.plan_memory import host_bytes
 from ifvit.benchmark.plan_request import Assumptions, PlanRequest
 from ifvit.benchmark.plan_text import plan_json, plan_text
@@ -181,6 +182,13 @@ def test_json_has_the_numbers_of_the_text() -> None:
 def test_a_batch_that_cannot_be_split_is_the_users_mistake() -> None:
     with pytest.raises(UserError, match=r"train\.micro_batch_size: 32 x 3 ranks = 96 does not divide"):
         planned(gpus_per_node=3)
+
+
+def test_steps_that_do_not_fit_here_are_not_made() -> None:
+    plan = planned("train.micro_batch_size=1")
+    refuse_too_large(plan, 100 * 10**9)
+    with pytest.raises(UserError, match=r"--check: needs about .* GB, 1\.0 are free here; give a smaller"):
+        refuse_too_large(plan, 10**9)
 
 
 def test_the_model_is_known_without_a_gpu() -> None:
