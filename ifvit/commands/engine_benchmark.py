@@ -14,6 +14,13 @@ from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 
 CASES = ("0:2", "1:8")
+# What DeepSpeed's engine does and the plain loop does not, as a recipe has it off.
+OFF = {
+    "train.max_grad_norm": None,
+    "train.activation_checkpointing": 0.0,
+    "runtime.offload_optimizer": False,
+    "runtime.compile": False,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +45,10 @@ def run(arguments: argparse.Namespace) -> None:
         if not re.fullmatch(r"[0-3]:[1-9][0-9]*", case):
             raise UserError(f"--cases: {case} is not STAGE:BATCH, such as {CASES[0]}")
     recipe = load_recipe(arguments.recipe, arguments.overrides)
+    for field, off in OFF.items():
+        section, name = field.split(".")
+        if getattr(getattr(recipe, section), name) != off:
+            raise UserError(f"{field}: the plain loop does not do that; compare with --set {field}={json.dumps(off)}")
     import torch
 
     from ifvit.benchmark.engine_overhead import Case, measure_overhead

@@ -61,6 +61,7 @@ def test_watching_and_saving_are_timed(recipe: Path, tmp_path: Path, command: Co
         (["step", "--windows", 0], "--windows: is 0, must be at least 1"),
         (["step", "--batch-size", 0], "--batch-size: is 0, must be at least 1"),
         (["engine", "--steps", 0], "--steps: is 0, must be at least 1"),
+        (["engine", "--set", "train.max_grad_norm=1.0"], "compare with --set train.max_grad_norm=null"),
         (["engine", "--cases", "4:2"], "--cases: 4:2 is not STAGE:BATCH, such as 0:2"),
     ],
 )
