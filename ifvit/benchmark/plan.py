@@ -6,12 +6,11 @@ from functools import cached_property
 
 from ifvit.benchmark.plan_memory import MemoryPart, memory_parts
 from ifvit.benchmark.plan_request import PlanRequest
-from ifvit.benchmark.plan_storage import CheckpointInterval, Storage, checkpoint_interval, storage
+from ifvit.benchmark.plan_storage import SECONDS_PER_HOUR, CheckpointInterval, Storage, checkpoint_interval, storage
 from ifvit.benchmark.plan_time import Communication, StepSeconds, step_communication, step_seconds
 from ifvit.benchmark.planned_model import PlannedModel, planned_model
 from ifvit.config.schema import Recipe
 
-SECONDS_PER_HOUR = 3600
 MAX_CHANGES = 3  # that are proposed where a run does not fit
 
 

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from ifvit.benchmark.frozen_models import frozen_bytes
+from ifvit.benchmark.frozen_models import FLOAT32, frozen_bytes
 from ifvit.benchmark.plan_request import PlanRequest
 from ifvit.benchmark.planned_model import PlannedModel
 
-FLOAT32 = 4
 PREFETCH = 50_000_000  # DeepSpeed's own, in elements: what stage 3 gathers ahead
 
 

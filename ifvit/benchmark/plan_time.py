@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from ifvit.benchmark.frozen_models import TEXT_BLOCK_PARAMETERS
-from ifvit.benchmark.plan_memory import FLOAT32
+from ifvit.benchmark.frozen_models import FLOAT32, TEXT_BLOCK_PARAMETERS
 from ifvit.benchmark.plan_request import SAMPLES_PER_SECOND, PlanRequest
 from ifvit.benchmark.planned_model import PlannedModel
+from ifvit.training.device_use import FORWARD_AND_BACKWARD
 
-FORWARD_AND_BACKWARD = 3  # a training step's FLOPs are three forward passes'
 BACKWARD_SHARE = 2 / 3
 PRODUCT_MFU = 0.6  # of a frozen encoder's large products, at the least
 HIDEABLE = 0.8  # of the pass that it runs beside

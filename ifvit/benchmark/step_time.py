@@ -7,8 +7,7 @@ from typing import Any
 
 from ifvit.benchmark.synthetic_training import PARTS, SyntheticTraining, Window
 from ifvit.model.flops import count_flops
-
-FORWARD_AND_BACKWARD = 3  # a training step costs three forward passes
+from ifvit.training.device_use import FORWARD_AND_BACKWARD
 
 
 @dataclass
