@@ -78,7 +78,7 @@ def call_failure(
     probes, cotangent = make_probes(call, dtype, device)
     try:
         measured = output_and_gradients(function, probes, cotangent)
-    except (RuntimeError, ImportError, NotImplementedError, ValueError) as error:
+    except (RuntimeError, ImportError, ValueError, OSError, AttributeError) as error:  # by the kernel or its package
         line = str(error).splitlines()[0] if str(error) else "no message"
         return f"{type(error).__name__} at {call.text}: {line}"
     for what, largest in zip(TENSORS, largest_errors(measured, probes, cotangent), strict=True):

@@ -109,6 +109,21 @@ def test_nan_gradients_are_rejected(dtype: torch.dtype, monkeypatch: pytest.Monk
         chosen(tmp_path, "sdpa", dtype)
 
 
+@pytest.mark.parametrize("error", [OSError, AttributeError, ImportError, RuntimeError, ValueError])
+def test_a_package_that_cannot_be_loaded_is_passed_over(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As xformers built for another CUDA, or for another torch."""
+
+    def broken(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        raise error("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.setitem(BACKENDS, "sdpa", broken)
+    choice = chosen(tmp_path)
+    assert choice.backend == "math"
+    assert choice.rejected["sdpa"].endswith("libcudart.so.12: cannot open shared object file")
+
+
 def test_a_wrong_row_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """One query's output in one head of one sample, in bf16."""
 
