@@ -60,8 +60,10 @@ def fresh_command(repository: Path) -> Command:
 def ifvit_main(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """`ifvit_main("sample", ...)` runs the command in this process, which has the imports done.
 
-    Not for two trainings: DeepSpeed keeps the first one's process group.
+    Not for trainings, which take `command`: DeepSpeed keeps the first one's process group. This process's allocator
+    stays as it is: other tests measure memory.
     """
+    monkeypatch.setattr("ifvit.runtime.host_memory.keep_freed_memory", lambda: True)
 
     def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(repository)

@@ -80,12 +80,15 @@ def test_an_interrupted_run_goes_on_to_the_undisturbed_result(
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     run = tmp_path / "tiny"
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoints/step-00000004/manifest.json").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(sent)
-    assert process.wait() == (75 if sent == signal.SIGTERM else -sent)
+    deadline = time.monotonic() + 240
+    try:
+        while not (run / "checkpoints/step-00000004/manifest.json").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(sent)
+        assert process.wait(240) == (75 if sent == signal.SIGTERM else -sent)
+    finally:
+        process.kill()
     reached = newest_checkpoint(run / "checkpoints")
     assert reached is not None and reached.manifest.step < 12, "stopped too late to show anything"
     if sent == signal.SIGTERM:
@@ -116,10 +119,10 @@ def test_two_ranks_under_torchrun_give_the_same_curve(
 
 
 def test_more_steps_are_asked_for_with_the_same_command(
-    finished_run: Path, tiny_recipe_file: Path, ifvit_main: Command
+    finished_run: Path, tiny_recipe_file: Path, command: Command, ifvit_main: Command
 ) -> None:
     sets = ["--set", f"runtime.runs_root={finished_run.parent}"]
-    again = ifvit_main("train", tiny_recipe_file, *sets)
+    again = command("ifvit", "train", tiny_recipe_file, *sets)
     assert "at step 12 of 12, nothing left to do" in again.stdout
     refused = ifvit_main("train", tiny_recipe_file, *sets, "--set", "seed=5", code=2)
     assert "seed is 1234 there and 5 here" in refused.stderr
