@@ -1,5 +1,6 @@
 """Real DeepSpeed ranks on gloo that stay alive for many cases: starting them costs more than most cases."""
 
+import contextlib
 import os
 import socket
 import traceback
@@ -36,9 +37,13 @@ class RankPool:
         return [result for _, result in outcomes]
 
     def close(self) -> None:
-        for connection, process in zip(self.connections, self.processes, strict=True):
-            connection.send(None)
+        for connection in self.connections:
+            with contextlib.suppress(OSError):  # of a rank that is gone
+                connection.send(None)
+        for process in self.processes:
             process.join(20)
+            process.kill()  # one that hangs takes no signal to end, and pytest would wait for it
+            process.join()
 
 
 def serve(connection: Connection, rank: int, world_size: int, port: int) -> None:

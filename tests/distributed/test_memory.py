@@ -24,15 +24,15 @@ def test_memory_stays_flat_at_stage_3(shards_root: Path, tmp_path: Path) -> None
     """Two ranks, 500 steps with five saves; the second save has made what there is to make."""
     slow = "step.data=sleep 0.03"  # so that memory is looked at in nearly every step
     overrides = ["runtime.zero_stage=3", f"train.max_steps={STEPS}", "checkpoint.every_steps=100"]
-    job = TrainingProcesses(tmp_path, shards_root, 2, *overrides, faults=slow)
-    ranks = [psutil.Process(process.pid) for process in job.processes]
     seen: dict[int, list[int]] = {}
-    while (step := last_step(job.run_folder / "metrics.jsonl")) < STEPS - 1:
-        if not all(process.is_alive() for process in job.processes):
-            break
-        seen[step] = [rank.memory_info().rss for rank in ranks]
-        time.sleep(0.02)
-    assert job.wait() == [0, 0], job.stderr(0) + job.stderr(1)
+    with TrainingProcesses(tmp_path, shards_root, 2, *overrides, faults=slow) as job:
+        ranks = [psutil.Process(process.pid) for process in job.processes]
+        while (step := last_step(job.run_folder / "metrics.jsonl")) < STEPS - 1:
+            if not all(process.is_alive() for process in job.processes):
+                break
+            seen[step] = [rank.memory_info().rss for rank in ranks]
+            time.sleep(0.02)
+        assert job.wait() == [0, 0], job.stderr(0) + job.stderr(1)
     for rank in range(2):
         early, late = (
             median(resident[rank] for step, resident in seen.items() if first <= step < first + 100)

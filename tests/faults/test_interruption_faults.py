@@ -1,30 +1,19 @@
 """F02, F03: what tells a run to stop is obeyed at a step's end, and the same command goes on exactly."""
 
 import json
-import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ifvit.runtime.distributed import Ranks
-from ifvit.runtime.fault_injection import VARIABLE
 from tests.distributed.rank_pool import RankPool
 from tests.distributed.training_runs import assert_bit_equal, assert_same_outcome, curve, train_run
+from tests.faults.faulty_runs import train_with_faults
 from tests.faults.training_processes import TrainingProcesses
 from tests.training_fixtures import Train
 
 GRIDS = ["sampling.prompts=[one dog, two cats]", "sampling.num_inference_steps=3", "sampling.every_steps=3"]
-
-
-def train_with_faults(ranks: Ranks, faults: str, **arguments: Any) -> int | str:
-    os.environ[VARIABLE] = faults
-    try:
-        return train_run(ranks, **arguments)
-    finally:
-        del os.environ[VARIABLE]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +85,16 @@ def test_a_time_limit_stops_every_start_and_the_run_comes_to_its_end(
     assert_bit_equal(tmp_path, whole)
 
 
+def waits_for_rank_1(run_folder: Path) -> bool:
+    """Whether both ranks say that they are in step 6, rank 0 at or beyond its first collective operation."""
+    files = [run_folder / f"logs/heartbeat-rank-{rank:05d}.json" for rank in range(2)]
+    texts = [file.read_text() for file in files if file.is_file()]
+    if len(texts) < 2 or not all(texts):  # a file is there before its first line
+        return False
+    first, second = map(json.loads, texts)
+    return first["step"] == second["step"] == 6 and first["phase"] not in ("data", "forward")
+
+
 @pytest.mark.slow_fault
 @pytest.mark.fault(
     "F02",
@@ -105,15 +104,16 @@ def test_a_time_limit_stops_every_start_and_the_run_comes_to_its_end(
     lost="steps since the last checkpoint",
 )
 def test_a_second_signal_ends_a_rank_that_hangs(shards_root: Path, whole: Path, tmp_path: Path) -> None:
-    ranks = TrainingProcesses(tmp_path, shards_root, 2, faults="step.forward@1:6=sleep 600")
-    while not (tmp_path / "runs/tiny/checkpoints/step-00000004").is_dir():
-        time.sleep(0.1)
-    time.sleep(2)  # until it waits for rank 1 in step 6
-    ranks.send(0, signal.SIGTERM)
-    ranks.wait_for("SIGTERM: stops and saves after this step")
-    time.sleep(1.5)
-    ranks.send(0, signal.SIGTERM)
-    assert ranks.wait(60, ranks=[0]) == [128 + signal.SIGTERM]
+    with TrainingProcesses(tmp_path, shards_root, 2, faults="step.forward@1:6=sleep 600") as ranks:
+        deadline = time.monotonic() + 240
+        while not waits_for_rank_1(ranks.run_folder):
+            assert time.monotonic() < deadline, ranks.stderr() + ranks.stderr(1)
+            time.sleep(0.1)
+        ranks.send(0, signal.SIGTERM)
+        ranks.wait_for("SIGTERM: stops and saves after this step")
+        time.sleep(1.5)  # within a second both would be one request
+        ranks.send(0, signal.SIGTERM)
+        assert ranks.wait(60, ranks=[0]) == [128 + signal.SIGTERM]
     assert "the second signal, ended at once" in ranks.stderr()
     assert TrainingProcesses(tmp_path, shards_root, 2).wait() == [0, 0]
     assert_same_outcome(tmp_path / "runs", whole)

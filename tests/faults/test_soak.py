@@ -39,8 +39,7 @@ class KilledTraining:
 
     def live(self, chance: random.Random, seconds: float) -> None:
         """One start, killed on one rank or both `seconds` after its first step; one in five while it starts."""
-        job = self.start(10**6, SLOW_STEPS)
-        try:
+        with self.start(10**6, SLOW_STEPS) as job:
             if chance.random() < 0.2:
                 time.sleep(chance.uniform(0, 4))
             else:
@@ -51,9 +50,6 @@ class KilledTraining:
             for rank in chance.choice(VICTIMS):
                 job.send(rank, signal.SIGKILL)
             job.wait()
-        finally:
-            for process in job.processes:
-                process.kill()  # without it a failure would leave them training
         self.kills += 1
 
     def goodput(self, seconds: float) -> str:

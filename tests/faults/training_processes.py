@@ -17,6 +17,8 @@ from tests.fork_server import become, fork_context
 class TrainingProcesses:
     """The command's processes, forked from a server that has made the imports.
 
+    In a `with` block nothing of them is left behind, however it ends; `wait` sees to that by itself.
+
     Args:
         folder: for the recipe and the outputs.
         shards_root: of the shards that are trained on.
@@ -43,6 +45,18 @@ class TrainingProcesses:
             self.outputs.append(outputs[1])
             self.processes.append(process)
 
+    def __enter__(self) -> "TrainingProcesses":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill what is left: pytest would wait for it for ever."""
+        for process in self.processes:
+            process.kill()
+            process.join()
+
     def send(self, rank: int, number: int) -> None:
         """Signal `number` to `rank`."""
         process_id = self.processes[rank].pid
@@ -58,9 +72,7 @@ class TrainingProcesses:
                 process.join(max(0.0, end - time.monotonic()))
         finally:
             late = [process for process in waited if process.is_alive()]
-            for process in self.processes:
-                process.kill()
-                process.join()
+            self.close()
         if late:
             texts = [output.read_text() for output in self.outputs]
             raise subprocess.TimeoutExpired("ifvit train", seconds, "\n".join(texts))
