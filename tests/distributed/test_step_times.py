@@ -45,7 +45,8 @@ def test_a_slow_part_is_found_and_waiting_for_a_slow_rank_is_communication(
 
 def test_a_save_is_seen_in_the_next_line(pools: dict[int, RankPool], shards_root: Path, tmp_path: Path) -> None:
     overrides = ["checkpoint.every_steps=4", "train.max_steps=6", "tracking.step_times_every_steps=0"]
-    pools[1].run(train_with_faults, faults="", shards_root=shards_root, runs_root=tmp_path, overrides=overrides)
+    faults = "checkpoint.copied:4=sleep 0.5"  # longer than a busy machine keeps a step without a save waiting
+    pools[1].run(train_with_faults, faults=faults, shards_root=shards_root, runs_root=tmp_path, overrides=overrides)
     records = records_of(tmp_path)
-    assert records[5]["seconds_checkpoint"] > max(records[step]["seconds_checkpoint"] for step in (2, 3, 4))
+    assert records[5]["seconds_checkpoint"] >= 0.5 > max(records[step]["seconds_checkpoint"] for step in (2, 3, 4))
     assert not PARTS & records[6].keys()

@@ -252,8 +252,8 @@ def test_storage_that_stands_still(overheard: Overheard, undisturbed_pair: Path,
 
 
 def wait_for_slow_storage(ranks: Ranks, checkpoints: Path) -> str:
-    os.environ[VARIABLE] = "checkpoint.write@1=sleep 3"
-    saver = make_saver(checkpoints, ranks=ranks, patience_seconds=0.5)
+    os.environ[VARIABLE] = "checkpoint.write@1=sleep 5"
+    saver = make_saver(checkpoints, ranks=ranks, patience_seconds=2)  # rank 0's own files are on the disk by then
     try:
         save(saver, 1)
     except SaveError as error:
@@ -274,7 +274,7 @@ def wait_for_slow_storage(ranks: Ranks, checkpoints: Path) -> str:
 )
 def test_a_save_that_does_not_end_is_named(pools: dict[int, RankPool], tmp_path: Path) -> None:
     for told in pools[2].run(wait_for_slow_storage, checkpoints=tmp_path):
-        assert "checkpoint of step 1: not done after 0.5 s (runtime.watchdog_seconds): rank 0 is waiting for" in told
+        assert "checkpoint of step 1: not done after 2 s (runtime.watchdog_seconds): rank 0 is waiting for" in told
         assert "rank-00001.json; rank 1 is writing" in told
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from ifvit.commands.main import main
 from ifvit.commands.plan_header import with_plan
+from ifvit.config.loading import load_recipe
 
 REPOSITORY = Path(__file__).parents[3]
 PAPERS_BEST = str(REPOSITORY / "recipes/coco256/cross_intermediate.yaml")
@@ -52,5 +53,18 @@ def test_the_head_of_a_recipe_says_what_the_planner_says(path: Path, monkeypatch
     assert with_plan(path) == path.read_text()
 
 
-def test_there_is_a_family_to_hold() -> None:
-    assert {path.stem for path in SCALE} == {"m", "l", "h", "xl", "xxl"}
+def test_the_family_has_the_sizes_that_were_asked_for() -> None:
+    """Width, depth, heads, and how many blocks of the image's and the text's side fuse nothing."""
+    sizes = {}
+    for path in SCALE:
+        model = load_recipe(path, ["data.shards_root=nowhere"]).model
+        fusion = model.fusion.model_dump()
+        assert (model.conditioning, fusion.pop("schedule")) == ("cross_attention", "intermediate")
+        sizes[path.stem] = (model.hidden_size, model.depth, model.num_attention_heads, *fusion.values())
+    assert sizes == {
+        "m": (768, 16, 12, 5, 1),
+        "l": (1024, 20, 16, 7, 2),
+        "h": (1152, 28, 16, 9, 2),
+        "xl": (1536, 32, 24, 11, 3),
+        "xxl": (2048, 40, 32, 13, 3),
+    }

@@ -142,7 +142,7 @@ def test_a_stream_goes_on_at_another_batch_when_told(shard_set: ShardSet) -> Non
         taken += [copied(next(stream)) for _ in range(2)]
     for batch, number in zip(taken, (1, 2, 7, 8), strict=True):
         assert_equal(batch, copied(batches(shard_set, 1, first_step=number)[0].to("cpu")))
-    assert threading.active_count() == num_threads
+    assert threading.active_count() <= num_threads
 
 
 def test_dropped_rows_keep_their_caption(shard_set: ShardSet) -> None:
