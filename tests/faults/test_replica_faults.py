@@ -31,7 +31,7 @@ def test_a_flipped_bit_is_found_and_its_rank_named(shards_root: Path, tmp_path: 
 
 @pytest.mark.fault(
     "F15",
-    injected="one bit of a gathered weight flipped on one of two ranks, ZeRO stages 1, 2 and 3",
+    injected="one bit of a gathered weight flipped on one of two ranks, ZeRO stages 1 and 3",
     detected="at the comparison in the same step; the rank by the float32 weights",
     recovered="all ranks stop, nothing is saved",
     lost="steps since the last checkpoint; a bit that the next update wrote over is not found",
