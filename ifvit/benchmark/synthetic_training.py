@@ -51,7 +51,7 @@ class SyntheticTraining:
     Attributes:
         recipe: with that batch size.
         attention_backend: the one in use.
-        state_memory_gb: of weights, moments and averages; 0 on a CPU.
+        state_memory_gb: of what stays between steps, the moments from the first step on; 0 on a CPU.
     """
 
     def __init__(self, recipe: Recipe, batch_size: int, device: torch.device, make_engine: MakeEngine) -> None:
@@ -93,10 +93,11 @@ class SyntheticTraining:
         synchronise(self.device)
         seconds = (time.perf_counter() - start) / num_steps
         parts = self.clock.seconds()
+        self.state_memory_gb += allocated_memory(self.device) - memory_before  # moments, which the first step makes
         return Window(
             seconds,
             {part: parts[part] / num_steps for part in PARTS},
-            peak_memory(self.device) - memory_before,
+            peak_memory(self.device) - allocated_memory(self.device),
         )
 
     def train_steps(self, num_steps: int, hooks: Sequence[Hook] = (), must_skip: MustSkip = never) -> None:

@@ -1,14 +1,17 @@
 """What is said of measured windows, and that trainings take turns."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ifvit.benchmark import synthetic_training
 from ifvit.benchmark.part_clock import PartClock
 from ifvit.benchmark.step_time import StepTimes, measure_steps
-from ifvit.benchmark.synthetic_training import Window
+from ifvit.benchmark.synthetic_training import SyntheticTraining, Window, plain_engine
 from ifvit.training import clocks
+from tests.drawn_coco import tiny_recipe
 
 
 def times(*seconds: float) -> StepTimes:
@@ -48,3 +51,23 @@ def test_parts_add_up_to_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert clock.seconds() == {"forward": 4.0, "backward": 2.0, "optimizer": 4.0}
     clock.enter("forward")
     assert clock.seconds() == {"forward": 1.0}
+
+
+def test_the_moments_that_the_first_step_makes_are_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1.0
+    monkeypatch.setattr(synthetic_training, "allocated_memory", lambda device: now)
+    monkeypatch.setattr(synthetic_training, "peak_memory", lambda device: 10.0)
+    recipe = tiny_recipe(Path("/nowhere"), Path("/nowhere"), "train.precision=fp32", "runtime.zero_stage=0")
+    training = SyntheticTraining(recipe, 2, torch.device("cpu"), plain_engine)
+    update = training.ema.update
+
+    def grown_update() -> None:
+        nonlocal now
+        now = 4.0
+        update()
+
+    monkeypatch.setattr(training.ema, "update", grown_update)
+    assert training.run_window(2).step_memory_gb == 6.0
+    assert training.state_memory_gb == 3.0
+    training.run_window(1)
+    assert training.state_memory_gb == 3.0
