@@ -94,10 +94,16 @@ def curve(runs_root: Path, name: str = "tiny") -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if not is_of_the_machine(key)} for record in records]
 
 
-def final_tensors(runs_root: Path, name: str = "tiny") -> dict[str, torch.Tensor]:
-    """Weights, both moments and every average of the newest checkpoint, whole."""
+def final_checkpoint(runs_root: Path, name: str = "tiny") -> Checkpoint:
+    """The newest one."""
     checkpoint = newest_checkpoint(runs_root / name / "checkpoints")
     assert isinstance(checkpoint, Checkpoint)
+    return checkpoint
+
+
+def final_tensors(runs_root: Path, name: str = "tiny") -> dict[str, torch.Tensor]:
+    """Weights, both moments and every average of the newest checkpoint, whole."""
+    checkpoint = final_checkpoint(runs_root, name)
     return {
         f"{kind}/{parameter}": tensor
         for kind in checkpoint.manifest.kinds
@@ -135,5 +141,6 @@ def assert_bit_equal(runs_root: Path, undisturbed: Path) -> None:
 def assert_same_outcome(runs_root: Path, undisturbed: Path) -> None:
     """The runs below both folders logged and ended the same, bit for bit. What they saw is in the losses alone."""
     assert curve(runs_root) == curve(undisturbed)
+    assert final_checkpoint(runs_root).manifest.progress == final_checkpoint(undisturbed).manifest.progress
     ours, theirs = final_tensors(runs_root), final_tensors(undisturbed)
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []

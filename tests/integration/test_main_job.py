@@ -73,8 +73,8 @@ def test_an_interrupted_run_goes_on_to_the_undisturbed_result(
     command: Command,
 ) -> None:
     # A slow grid at step 6 leaves time to stop the run in its middle; it changes no step.
-    sets = ["--set", f"runtime.runs_root={tmp_path}", "--set", "sampling.num_inference_steps=400"]
-    arguments = ["ifvit", "train", str(tiny_recipe_file), *sets]
+    fields = [f"runtime.runs_root={tmp_path}", "sampling.num_inference_steps=400", "checkpoint.asynchronous=false"]
+    arguments = ["ifvit", "train", str(tiny_recipe_file), *(part for field in fields for part in ("--set", field))]
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments], cwd=repository, env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
