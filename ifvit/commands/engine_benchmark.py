@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from ifvit.config.arguments import add_recipe_arguments
+from ifvit.config.arguments import add_recipe_arguments, require_positive
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 
@@ -38,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    for name in ("windows", "steps"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name}: is {getattr(arguments, name)}, must be at least 1")
+    require_positive(arguments, "windows", "steps")
     for case in arguments.cases:
         if not re.fullmatch(r"[0-3]:[1-9][0-9]*", case):
             raise UserError(f"--cases: {case} is not STAGE:BATCH, such as {CASES[0]}")

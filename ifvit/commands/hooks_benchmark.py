@@ -10,8 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from ifvit.config.arguments import add_recipe_arguments
-from ifvit.config.errors import UserError
+from ifvit.config.arguments import add_recipe_arguments, require_positive
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import Recipe
 
@@ -31,10 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    for name in ("batch_size", "windows", "steps", "saves"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')}: is {value}, must be at least 1")
+    require_positive(arguments, "batch_size", "windows", "steps", "saves")
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     from ifvit.runtime.files import refuse_used_folder
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ifvit.config.arguments import add_recipe_arguments
+from ifvit.config.arguments import add_recipe_arguments, require_positive
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import Recipe
@@ -34,10 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    for name in ("synthetic", "batch_size", "windows", "batches"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')}: is {value}, must be at least 1")
+    require_positive(arguments, "synthetic", "batch_size", "windows", "batches")
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     from ifvit.data.training_data import open_training_data
 

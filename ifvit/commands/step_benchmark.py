@@ -10,8 +10,7 @@ import json
 import sys
 from typing import Any
 
-from ifvit.config.arguments import add_set_argument
-from ifvit.config.errors import UserError
+from ifvit.config.arguments import add_set_argument, require_positive
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import Recipe
 
@@ -34,10 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    for name in ("batch_size", "windows", "steps"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')}: is {value}, must be at least 1")
+    require_positive(arguments, "batch_size", "windows", "steps")
     recipes = named_recipes([load_recipe(path, arguments.overrides) for path in arguments.recipes])
     report = measure(recipes, arguments)
     if max(cell["spread"] for cell in report["cells"].values()) > UNRELIABLE_SPREAD:

@@ -2,6 +2,7 @@
 
 import argparse
 
+from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import Recipe
 
@@ -20,3 +21,11 @@ def add_set_argument(parser: argparse.ArgumentParser, what: str) -> None:
 def recipe_from(arguments: argparse.Namespace, unused: tuple[str, ...] = ()) -> Recipe:
     """The validated recipe; `unused` as of `load_recipe`. Raises UserError."""
     return load_recipe(arguments.recipe, arguments.overrides, unused)
+
+
+def require_positive(arguments: argparse.Namespace, *names: str) -> None:
+    """Raises UserError unless the options `names`, whole numbers, are at least 1 where they are given."""
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')}: is {value}, must be at least 1")
