@@ -17,8 +17,7 @@ from ifvit.model.attention_check import (
     output_and_gradients,
 )
 from ifvit.model.attention_choice import step_seconds
-
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+from ifvit.runtime.devices import TRAINING_DTYPES
 
 
 def check_attention(device: torch.device, batch_size: int) -> dict[str, Any]:
@@ -27,7 +26,7 @@ def check_attention(device: torch.device, batch_size: int) -> dict[str, Any]:
     for cell in CELLS:
         calls |= attention_calls(cell_recipe(cell, device).model, batch_size).keys()
     rows = []
-    for precision, dtype in DTYPES.items():
+    for precision, dtype in TRAINING_DTYPES.items():
         for call in sorted(calls, key=lambda call: (call.query.shape, call.key.shape, call.key.stride)):
             failures = {name: backend_failure(name, [call], dtype, device) for name in BACKENDS}
             right = [name for name, failure in failures.items() if failure is None]
@@ -49,7 +48,7 @@ def max_error(name: str, call: AttentionCall, dtype: torch.dtype, device: torch.
 def fastest(rows: list[dict[str, Any]]) -> dict[str, str]:
     """By precision: the right backend with the smallest median of seconds over the shapes."""
     names: dict[str, str] = {}
-    for precision in DTYPES:
+    for precision in TRAINING_DTYPES:
         seconds: dict[str, list[float]] = {}
         for row in rows:
             if row["precision"] == precision and row["failure"] is None:

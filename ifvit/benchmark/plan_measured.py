@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from ifvit.benchmark.live_memory import LiveBytes
-from ifvit.benchmark.synthetic_training import synthetic_batch
+from ifvit.benchmark.synthetic_training import synthetic_batch, synthetic_objective
 from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.config.schema import Recipe
-from ifvit.diffusion.objective import Objective
-from ifvit.diffusion.schedule import NoiseSchedule
 from ifvit.model.attention_choice import synchronise
 from ifvit.model.uvit import UViT
+from ifvit.runtime.devices import TRAINING_DTYPES
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
@@ -62,16 +61,9 @@ class MeasuredTraining:
             UViT(recipe.model).to(device), recipe.train, recipe.optimizer, recipe.runtime, ranks.world_size
         )
         self.ema = Ema(self.engine.fragments, recipe.ema.decays)
-        shape = recipe.model
         num_rows = recipe.train.global_batch_size // ranks.world_size
-        self.objective = Objective(
-            NoiseSchedule(recipe.diffusion, device),
-            1.0,
-            torch.zeros(shape.num_text_tokens, shape.text_hidden_size, device=device),
-            seed=recipe.seed,
-            global_batch_size=recipe.train.global_batch_size,
-        )
-        self.batch = synthetic_batch(shape, num_rows, device)
+        self.objective = synthetic_objective(recipe, device)
+        self.batch = synthetic_batch(recipe.model, num_rows, device)
         self.draws = self.objective.draw(0, self.batch)
 
     def step(self, live: LiveBytes | None = None) -> int:
@@ -145,7 +137,7 @@ def measure_training(recipe: Recipe, ranks: Ranks, device: torch.device, num_ste
 def product_rate(recipe: Recipe, device: torch.device) -> float:
     """FLOPs per second of the MLP's first product at the recipe's micro-batch size."""
     shape = recipe.model
-    dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
+    dtype = TRAINING_DTYPES[recipe.train.precision]
     rows = recipe.train.micro_batch_size * shape.num_image_tokens
     tokens = torch.randn(rows, shape.hidden_size, device=device, dtype=dtype)
     weight = torch.randn(shape.hidden_size, int(shape.hidden_size * shape.mlp_ratio), device=device, dtype=dtype)

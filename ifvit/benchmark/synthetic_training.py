@@ -18,6 +18,7 @@ from ifvit.model.attention import activate
 from ifvit.model.attention_cache import user_cache_folder
 from ifvit.model.attention_choice import choose_for_training, synchronise
 from ifvit.model.uvit import UViT
+from ifvit.runtime.devices import TRAINING_DTYPES
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.loop import never, train
@@ -58,7 +59,7 @@ class SyntheticTraining:
         sizes = {"global_batch_size": batch_size, "micro_batch_size": batch_size}
         self.recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=sizes)})
         self.device = device
-        self.dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
+        self.dtype = TRAINING_DTYPES[recipe.train.precision]
         self.attention_backend = choose_for_training(
             recipe.runtime.attention_backend, recipe.model, batch_size, self.dtype, device, user_cache_folder()
         ).backend
@@ -69,15 +70,8 @@ class SyntheticTraining:
         self.clock = PartClock(device)
         self.ema = TimedEma(self.engine, recipe.ema.decays, self.clock)
         self.state_memory_gb = allocated_memory(device) - memory_before
-        shape = recipe.model
-        self.objective = Objective(
-            NoiseSchedule(recipe.diffusion, device),
-            1.0,
-            torch.zeros(shape.num_text_tokens, shape.text_hidden_size, device=device),
-            seed=recipe.seed,
-            global_batch_size=batch_size,
-        )
-        self.batches = itertools.repeat(synthetic_batch(shape, batch_size, device))
+        self.objective = synthetic_objective(self.recipe, device)
+        self.batches = itertools.repeat(synthetic_batch(recipe.model, batch_size, device))
         self.phases = Phases()
         self.phases.listener = self.clock.enter
         self.state = TrainState()
@@ -140,6 +134,18 @@ def deepspeed_engine(model: UViT, recipe: Recipe) -> DeepSpeedEngine:
 def plain_engine(model: UViT, recipe: Recipe) -> PlainEngine:
     """The reference; in float32 whatever the recipe says."""
     return PlainEngine(model, recipe.optimizer)
+
+
+def synthetic_objective(recipe: Recipe, device: torch.device) -> Objective:
+    """The recipe's, for latents of unit variance and an empty null prompt."""
+    shape = recipe.model
+    return Objective(
+        NoiseSchedule(recipe.diffusion, device),
+        1.0,
+        torch.zeros(shape.num_text_tokens, shape.text_hidden_size, device=device),
+        seed=recipe.seed,
+        global_batch_size=recipe.train.global_batch_size,
+    )
 
 
 def synthetic_batch(shape: ModelConfig, batch_size: int, device: torch.device) -> Batch:

@@ -10,6 +10,7 @@ from ifvit.model.attention import activate
 from ifvit.model.attention_cache import user_cache_folder
 from ifvit.model.attention_choice import AttentionChoice, activate_for_sampling, choose_for_training
 from ifvit.runtime.agreement import agreed_errors, on_first_rank
+from ifvit.runtime.devices import TRAINING_DTYPES
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.environment import gpu_names, last_attempt
 from ifvit.runtime.run_directory import RunDirectory
@@ -20,7 +21,7 @@ def shared_attention_choice(
 ) -> AttentionChoice:
     """Make the backend that rank 0 finds best, or the recipe names, the active one on every rank, if it works there."""
     name, model, batch_size = recipe.runtime.attention_backend, recipe.model, recipe.train.micro_batch_size
-    dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
+    dtype = TRAINING_DTYPES[recipe.train.precision]
 
     def choose(name: str, earlier: str | None) -> AttentionChoice:
         return choose_for_training(name, model, batch_size, dtype, device, user_cache_folder(), earlier)

@@ -29,6 +29,9 @@ PEAK_TFLOPS = {
 OTHER_CHIPS = ("Laptop", "MIG ", "RTX 4090 D", "RTX 5090 D")  # less than the chip whose name they have
 
 
+TRAINING_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by train.precision: of weights in the forward pass
+
+
 def peak_tflops(device: torch.device, precision: str) -> float | None:
     """The data sheet's dense peak of a GPU in `precision`, fp32 or bf16; None for a CPU or a GPU not in the table."""
     if device.type != "cuda":
