@@ -77,7 +77,8 @@ class MlflowTracker:
     def metrics_cut(self) -> None:
         """To be called after a MetricsLog.resume while this follows the file. MLflow keeps the rows that were taken
         back, and gets those made in their place beside them, at the same steps."""
-        self.cut_at.put(self.metrics_file.stat().st_size)
+        is_there = self.metrics_file.is_file()  # not before the first logged step
+        self.cut_at.put(self.metrics_file.stat().st_size if is_there else 0)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Send the file `path` into `folder` of the run's artifacts."""

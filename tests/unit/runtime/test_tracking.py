@@ -95,6 +95,13 @@ def test_rows_after_a_rollback_are_sent_also_where_the_file_was_longer_before(ru
     assert sorted(step for step, _ in run.history()) == [0, 10, 20, 20, 30, 30, 40]
 
 
+def test_a_rollback_before_the_first_logged_step_is_no_error(run: TrackedRun) -> None:
+    tracker = run.tracker()
+    run.metrics.resume(5)
+    tracker.metrics_cut()
+    assert tracker.cut_at.get_nowait() == 0
+
+
 def test_rows_that_a_killed_process_did_not_send_are_sent_by_the_next(run: TrackedRun) -> None:
     first = run.tracker()
     first.start()
