@@ -28,7 +28,7 @@ class LateRanks:
         self.endless_phases = endless_phases
         self.beats: dict[int, Beat] = {}
         self.silent = [0.0] * world_size  # seconds since the last sign of life
-        self.stuck = [0.0] * world_size  # seconds in one place
+        self.stuck = [0.0] * world_size  # seconds in one place, or since its failure
 
     def hear(self, beats: Sequence[Beat], elapsed: float) -> None:
         """`elapsed` seconds after the last time, these are the newest beats."""
@@ -36,17 +36,15 @@ class LateRanks:
             before = self.beats.get(beat.rank)
             is_alive = before is None or beat.count != before.count
             self.silent[beat.rank] = 0.0 if is_alive else self.silent[beat.rank] + elapsed
-            is_further = before is None or beat.position != before.position
+            is_further = before is None or (beat.position, beat.failure) != (before.position, before.failure)
             self.stuck[beat.rank] = 0.0 if is_further else self.stuck[beat.rank] + elapsed
             self.beats[beat.rank] = beat
 
     def late(self) -> list[str]:
         """A line for each rank that the others have waited for too long; empty: none."""
+        if lost := self.lost():
+            return lost
         present = self.present()
-        if any(beat.failure and self.stuck[beat.rank] >= self.failure_seconds for beat in present):
-            return self.failed()
-        if silent := self.silent_for(self.watchdog_seconds):
-            return silent
         last_position = min((beat.position for beat in present), default=None)
         last = [beat for beat in present if beat.position == last_position]
         if any(self.stuck[beat.rank] < self.limit(beat) for beat in last):
@@ -54,6 +52,12 @@ class LateRanks:
         return self.silent_for(self.watchdog_seconds / 2) or [
             f"{beat.name} does not get on: {self.stuck[beat.rank]:.0f} s in {beat.where}" for beat in last
         ]
+
+    def lost(self) -> list[str]:
+        """A line for the first rank that failed, some time ago, or for each that is silent; empty: all are alive."""
+        if any(beat.failure and self.stuck[beat.rank] >= self.failure_seconds for beat in self.present()):
+            return self.failed()
+        return self.silent_for(self.watchdog_seconds)
 
     def silent_for(self, seconds: float) -> list[str]:
         """A line for each rank without a sign of life for so long; not for those that told of their failure."""

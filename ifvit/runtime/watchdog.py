@@ -67,9 +67,8 @@ class Watchdog:
                 self.late_ranks.hear([self.own_beat(self.num_heard)], elapsed)
             else:
                 self.listen(self.messenger, elapsed)
-            # A rank that waits for others is not late; of rank 0 the others know only whether it is alive.
-            is_first = self.ranks.rank == 0
-            late = self.late_ranks.late() if is_first else self.late_ranks.silent_for(self.late_ranks.watchdog_seconds)
+            # A rank that waits for others is not late; of rank 0 the others know only whether it is lost.
+            late = self.late_ranks.late() if self.ranks.rank == 0 else self.late_ranks.lost()
             if late:
                 more = f"; and {len(late) - MAX_NAMED} more ranks" if len(late) > MAX_NAMED else ""
                 self.end_job("; ".join(late[:MAX_NAMED]) + more, is_own=True)

@@ -76,5 +76,18 @@ def test_the_first_failure_is_named() -> None:
     assert line == "rank 1 on host1 (process 101) failed in backward of step 5 (loop.py:1 train): Error: 1"
 
 
+def test_those_who_only_hear_rank_0_end_after_its_failure_and_not_because_it_waits() -> None:
+    """Its process may hang at its end and keep the store, so that nothing else tells them."""
+    late_ranks = listener(3)
+    heard(late_ranks, 500, beat(0, 0))
+    assert late_ranks.lost() == []
+    failed = beat(0, 0, failure="Error: 0", failure_order=1)
+    heard(late_ranks, 10, failed, silent=(0,))
+    assert late_ranks.lost() == []  # it may find out that another rank is to blame
+    heard(late_ranks, 1, failed, silent=(0,))
+    (line,) = late_ranks.lost()
+    assert line == "rank 0 on host0 (process 100) failed in backward of step 5 (loop.py:1 train): Error: 0"
+
+
 def test_a_rank_that_left_is_not_waited_for() -> None:
     assert heard(listener(), 200, beat(0, 0, has_left=True), beat(1, 0, has_left=True), silent=(0, 1)) == []
