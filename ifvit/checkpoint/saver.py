@@ -19,12 +19,12 @@ from ifvit.config.schema import CheckpointConfig
 from ifvit.runtime.agreement import gathered
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.fault_injection import fault_point
-from ifvit.training.state import NonFiniteError
+from ifvit.training.state import AgreedError, NonFiniteError
 
 WAIT_SECONDS = 0.01
 
 
-class SaveError(Exception):
+class SaveError(AgreedError):
     """The run cannot be saved, so training further would be for nothing."""
 
 

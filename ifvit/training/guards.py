@@ -6,7 +6,6 @@ import statistics
 from contextlib import ExitStack
 from types import TracebackType
 
-from ifvit.config.errors import UserError
 from ifvit.config.schema import RuntimeConfig
 from ifvit.runtime.beats import Beat
 from ifvit.runtime.distributed import Ranks
@@ -17,7 +16,7 @@ from ifvit.runtime.stacks import main_thread_place
 from ifvit.runtime.stop_requests import StopRequests
 from ifvit.runtime.watchdog import Watchdog
 from ifvit.training.phases import CHECKPOINT, END, FETCHING, METRICS, ROLLBACK, SAMPLING, START, Phases
-from ifvit.training.state import LostRankError
+from ifvit.training.state import AgreedError, LostRankError
 from ifvit.training.stopping import StopHook
 
 
@@ -48,7 +47,7 @@ class Guards:
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failure = error if isinstance(error, Exception) and not isinstance(error, UserError) else None
+        failure = error if isinstance(error, Exception) and not isinstance(error, AgreedError) else None
         lost = self.watchdog.stop(failure)
         self.stack.close()
         if lost:

@@ -54,11 +54,15 @@ class StepResult:
     sample_ids: Tensor  # (R,) int64, of this rank's rows
 
 
-class NonFiniteError(Exception):
+class AgreedError(Exception):
+    """Raised on all ranks at the same step: no rank is to blame for it, and none still waits for another."""
+
+
+class NonFiniteError(AgreedError):
     """Loss, gradients or weights became NaN or infinite: going on only spends time. Nothing is saved from there."""
 
 
-class ReplicaError(Exception):
+class ReplicaError(AgreedError):
     """What all ranks should hold alike is not the same on all of them. Nothing is saved from there."""
 
 
