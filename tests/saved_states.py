@@ -49,12 +49,12 @@ def values_of(step: int, shapes: Mapping[str, Sequence[int]] = SHAPES) -> dict[s
     return {kind: [torch.rand(numel, generator=generator) + step for numel in numels] for kind in KINDS}
 
 
-def progress_of(step: int) -> Progress:
-    bad_steps = BadStepsRecord(total=5, in_a_row=1, last_batch=11, rollbacks=1, good_losses=[0.1, 1 / 3])
+def progress_of(step: int, skipped_in_a_row: int = 0) -> Progress:
+    bad_steps = BadStepsRecord(5, skipped_in_a_row, last_batch=11, rollbacks=1, good_losses=[0.1, 1 / 3])
     return Progress(step, 4 * step, skipped_batches=2, bad_steps=bad_steps, optimizer_steps=step - 1)
 
 
-def save(saver: CheckpointSaver, step: int) -> None:
+def save(saver: CheckpointSaver, step: int, skipped_in_a_row: int = 0) -> None:
     """The state of `step`, to the end."""
-    saver.start(progress_of(step), values_of(step))
+    saver.start(progress_of(step, skipped_in_a_row), values_of(step))
     saver.wait()

@@ -15,14 +15,15 @@ Signature = tuple[tuple[str, int, int, int], ...]
 class Retention:
     """Keeps the newest `keep_last` intact checkpoints, and all of steps that `milestone_every_steps` divides.
 
-    A checkpoint counts once it has verified here, for as long as its files' sizes and times stay as they were.
+    A checkpoint counts once it has verified here, for as long as its files' sizes and times stay as they were. One that
+    was saved among skipped steps, as an interrupted run is, does not count: a rollback does not go there.
     """
 
     def __init__(self, checkpoints: Path, keep_last: int, milestone_every_steps: int | None) -> None:
         self.checkpoints = checkpoints
         self.keep_last = keep_last
         self.milestone_every_steps = milestone_every_steps
-        self.verified: dict[int, Signature] = {}
+        self.verified: dict[int, Signature] = {}  # of those that count
 
     def purge(self) -> None:
         """Remove what is older than all that must be kept. Says on stderr what it finds damaged. Raises OSError."""
@@ -32,7 +33,7 @@ class Retention:
         num_kept = 0
         for step in reversed(steps):
             if num_kept < self.keep_last:
-                num_kept += self.is_intact(step)
+                num_kept += self.counts(step)
             elif not self.is_milestone(step):
                 fault_point("checkpoint.purge", steps[-1])
                 remove(step_folder(self.checkpoints, step))
@@ -40,15 +41,17 @@ class Retention:
     def is_milestone(self, step: int) -> bool:
         return self.milestone_every_steps is not None and step % self.milestone_every_steps == 0
 
-    def is_intact(self, step: int) -> bool:
+    def counts(self, step: int) -> bool:
         folder = step_folder(self.checkpoints, step)
         found = signature(folder)
         if self.verified.get(step) == found:
             return True
         try:
-            verify(folder)
+            manifest = verify(folder)
         except DamagedCheckpointError as damage:
             print(f"checkpoint {folder} does not count as kept: {damage}", file=sys.stderr, flush=True)
+            return False
+        if manifest.progress.bad_steps.in_a_row > 0:
             return False
         self.verified[step] = found
         return True
@@ -67,6 +70,13 @@ def remove(folder: Path) -> None:
         shutil.rmtree(removed)
     folder.rename(removed)
     shutil.rmtree(removed)
+
+
+def remove_after(checkpoints: Path, step: int) -> None:
+    """Remove the checkpoints of later steps: a run that goes on from `step` in another way must not resume there."""
+    for later in saved_steps(checkpoints):
+        if later > step:
+            remove(step_folder(checkpoints, later))
 
 
 def clear_leftovers(checkpoints: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.checkpoint.load import newest_checkpoint
 from ifvit.checkpoint.resume import restore_state, restore_weights
+from ifvit.checkpoint.retention import remove_after
 from ifvit.commands.run_report import RunReport
 from ifvit.config.schema import BadStepsConfig
 from ifvit.data.batch_stream import BatchStream
@@ -86,6 +87,8 @@ class RollbackHook:
         state.skipped_batches = skipped_batches_after(before.bad_steps, state.step)
         state.bad_steps = rolled_back(before.bad_steps, state.bad_steps)
         self.bad_steps.forget()
+        if self.ranks.rank == 0:
+            remove_after(self.directory.checkpoints, state.step)
         if self.report:
             self.log(before, state, first_batch)
             self.report.rolled_back(f"batches {first_batch} to {before.bad_steps.last_batch} are left out")

@@ -43,6 +43,24 @@ def test_damaged_ones_do_not_count(tmp_path: Path, capsys: pytest.CaptureFixture
     assert saved_steps(tmp_path) == [4, 5]
 
 
+def test_those_saved_among_skipped_steps_do_not_count(tmp_path: Path) -> None:
+    """With keep_last=1 the last one that a rollback could go to would be removed."""
+    saver = make_saver(tmp_path, keep_last=1)
+    save(saver, 1)
+    save(saver, 2, skipped_in_a_row=1)
+    assert saved_steps(tmp_path) == [1, 2]
+    save(saver, 3)
+    assert saved_steps(tmp_path) == [3]
+
+
+def test_after_a_rollback_nothing_later_is_there_to_resume_from(tmp_path: Path) -> None:
+    saver = make_saver(tmp_path)
+    for step in (1, 2, 3):
+        save(saver, step, skipped_in_a_row=step - 1)
+    retention.remove_after(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
 def test_what_has_verified_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     monkeypatch.setattr(retention, "verify", lambda folder: read.append(folder.name) or verify(folder))
