@@ -19,7 +19,7 @@ from ifvit.training.state import StepResult, TrainState
 
 
 class CheckpointHook:
-    """Writes `checkpoints/step-...` every `checkpoint.every_steps` steps and at the end, on all ranks together.
+    """Writes `checkpoints/step-...` every `checkpoint.every_steps` steps, and at a stop and the end. Collective.
 
     Args:
         settle: makes `state` know of all its bad steps, and says whether the newest step was a good one. A state among
@@ -69,7 +69,9 @@ class CheckpointHook:
     def on_step(self, state: TrainState, result: StepResult) -> None:
         self.saver.poll()
         self.took(self.saver.save_seconds)
-        if state.step % self.recipe.checkpoint.every_steps == 0 and self.settle(state):
+        # A run that was told to stop has little time: it is saved beside what other hooks still do, a grid say.
+        is_due = state.stop_reason is not None or state.step % self.recipe.checkpoint.every_steps == 0
+        if is_due and self.settle(state):
             self.save(state)
 
     def on_stop(self, state: TrainState) -> None:
