@@ -42,7 +42,9 @@ class StepTimes:
         self.is_next_sampled = False
 
     def on_start(self, state: TrainState) -> None:
-        """The first step of a start is not measured."""
+        """The first step of a start is not measured, nor that after a rollback."""
+        self.on_stop(state)
+        self.marks, self.is_next_sampled = [], False
 
     def on_step(self, state: TrainState, result: StepResult) -> None:
         self.is_next_sampled = is_sampled(state.step + 1, self.every)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ifvit.runtime.distributed import Ranks
-from ifvit.training.phases import BACKWARD, DATA, FORWARD, HOOKS, METRICS, OPTIMIZER, Phases
+from ifvit.training.phases import BACKWARD, DATA, FORWARD, HOOKS, METRICS, OPTIMIZER, ROLLBACK, Phases
 from ifvit.training.state import TrainState
 from ifvit.training.step_times import StepTimes, is_sampled, own_seconds
 from ifvit.training.stragglers import Stragglers
@@ -75,6 +75,16 @@ def test_every_step_can_be_measured_but_the_first(monkeypatch: pytest.MonkeyPatc
     meter, _ = trained(4, 1, monkeypatch)
     assert len(meter.collected) == 2  # the hooks of the fourth are not over
     assert meter.metrics(TrainState(), result_of())["seconds_forward"] == 2
+
+
+def test_a_step_that_a_rollback_ends_is_not_measured_nor_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter, phases = trained(3, 1, monkeypatch)
+    num_collected = len(meter.collected)
+    phases.enter(ROLLBACK, 3)
+    meter.on_start(TrainState(step=1))
+    for name in (DATA, FORWARD):
+        phases.enter(name, 2)
+    assert (meter.marks, phases.listener, len(meter.collected)) == ([], None, num_collected)
 
 
 def test_only_measured_steps_are_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
