@@ -1,4 +1,7 @@
-"""DeepSpeed around a plain model: precision, sharding, reduction, optimiser step. Only this file imports it."""
+"""DeepSpeed around a plain model: precision, sharding, reduction, optimiser step.
+
+Only this file and communication.py, which times its collectives, import it.
+"""
 
 import contextlib
 import io
@@ -93,6 +96,7 @@ class DeepSpeedEngine:
         return optimizer_step(self.optimizer)
 
     def grad_norm(self) -> Tensor:
+        """Of all ranks, of gradients reduced and not yet applied; negative, NaN or infinite where one is not finite."""
         # ZeRO has it when the update begins; stage 0 computes none.
         if self.is_sharded:
             return torch.as_tensor(self.engine.optimizer._global_grad_norm)
