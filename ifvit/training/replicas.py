@@ -53,10 +53,11 @@ class ReplicaHook:
         if state.step % self.every_steps:
             return
         whole = [weight for weight in weights if weight.is_whole]
-        digests = torch.stack([digest(weight.values) for weight in whole]) if whole else torch.zeros(0, 2).long()
-        differs = self.own_parts_differ()
+        # To the CPU one by one: what is empty, all digests at stage 3, was never on the device.
+        digests = torch.stack([digest(weight.values) for weight in whole]).cpu() if whole else torch.zeros(0, 2).long()
+        differs = self.own_parts_differ().cpu()
         # The largest and the smallest of each, in one operation: ~x is the largest where x is the smallest.
-        seen = torch.cat((digests.flatten(), ~digests.flatten(), differs.any().view(1).long())).cpu()
+        seen = torch.cat((digests.flatten(), ~digests.flatten(), differs.any().view(1).long()))
         dist.all_reduce(seen, dist.ReduceOp.MAX)
         largest, smallest = seen[: digests.numel()], ~seen[digests.numel() : -1]
         if not seen[-1] and torch.equal(largest, smallest):
