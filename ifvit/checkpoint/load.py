@@ -49,6 +49,10 @@ class Checkpoint:
             self.files[rank, kind] = safe_open(self.folder / rank_file(rank, kind), framework="pt")
         return self.files[rank, kind]
 
+    def close(self) -> None:
+        """Let go of the files that were read: once removed, they take their space on the disk for as long as that."""
+        self.files.clear()
+
 
 def newest_checkpoint(
     checkpoints: Path,

@@ -83,6 +83,7 @@ class RollbackHook:
         before = replace(state)
         restore_weights(checkpoint, self.engine)
         restore_state(checkpoint, state, self.engine, self.ema)
+        checkpoint.close()
         first_batch = state.next_batch
         state.skipped_batches = skipped_batches_after(before.bad_steps, state.step)
         state.bad_steps = rolled_back(before.bad_steps, state.bad_steps)

@@ -80,6 +80,7 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
     if checkpoint is not None:
         restore_state(checkpoint, state, engine, ema)
         say_other_recipe(checkpoint, recipe, ranks)
+        checkpoint.close()
     if state.step >= recipe.train.max_steps:
         if ranks.rank == 0:
             print(f"{directory.path}: at step {state.step} of {recipe.train.max_steps}, nothing left to do")

@@ -37,6 +37,15 @@ def test_what_was_saved_is_read_back(saver: CheckpointSaver, tmp_path: Path) -> 
         assert torch.equal(checkpoint.read(kind, "weight", 3, 7), weight[3:10])
 
 
+def test_a_closed_checkpoint_holds_no_file(saver: CheckpointSaver, tmp_path: Path) -> None:
+    save(saver, 4)
+    checkpoint = chosen_checkpoint(tmp_path, 4)
+    weight = checkpoint.read("weights", "weight", 3, 7)
+    checkpoint.close()
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    assert torch.equal(weight, values_of(4)["weights"][0][3:10])
+
+
 def test_what_changes_after_the_copy_is_not_saved(saver: CheckpointSaver, tmp_path: Path) -> None:
     values = values_of(4)
     saver.start(progress_of(4), values)
