@@ -9,12 +9,13 @@ import torch.distributed as dist
 from ifvit.runtime.agreement import gathered
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.stop_requests import StopRequests
-from ifvit.training.phases import CHECKPOINT, Phases
+from ifvit.training.phases import CHECKPOINT, METRICS, SAMPLING, Phases
 from ifvit.training.state import StepResult, TrainState
 
 OUT_OF_TIME = 1000  # above all signals' numbers
 MAX_RANKS = 1 << 32
-# What is left for the last save: twice the longest one so far and the longest step, and this for what was never seen.
+# What is left for the last save: twice the longest one so far, the longest of the last steps, the longest grid and
+# validation, which may be long ago and come with the next step, and this for what was never seen.
 SHARE_LEFT = 0.05
 MOST_SECONDS_LEFT = 300.0
 
@@ -58,4 +59,6 @@ class StopHook:
         if self.requests.max_seconds is None:
             return 0.0
         unseen = min(SHARE_LEFT * self.requests.max_seconds, MOST_SECONDS_LEFT)
-        return unseen + 2 * self.phases.longest[CHECKPOINT] + max(self.phases.step_seconds, default=0.0)
+        longest = self.phases.longest
+        next_step = max(self.phases.step_seconds, default=0.0) + longest[METRICS] + longest[SAMPLING]
+        return unseen + 2 * longest[CHECKPOINT] + next_step
