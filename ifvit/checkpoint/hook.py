@@ -57,11 +57,6 @@ class CheckpointHook:
             checkpoints, recipe.checkpoint, contents, buffer, ranks, recipe.runtime.watchdog_seconds
         )
 
-    @property
-    def stall_seconds(self) -> float:
-        """How long the last save kept training waiting."""
-        return self.saver.stall_seconds
-
     def on_start(self, state: TrainState) -> None:
         self.saver.prepare()
         self.saver.saved = self.progress(state) if state.step else None

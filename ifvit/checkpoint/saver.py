@@ -33,7 +33,6 @@ class CheckpointSaver:
 
     Attributes:
         saved: the newest checkpoint that is on disk, as all ranks know.
-        stall_seconds: how long the last `start` kept training waiting.
         save_seconds: how long this rank took for the last save that has ended.
     """
 
@@ -58,7 +57,6 @@ class CheckpointSaver:
         self.num_failed = 0  # in a row
         self.failure = ""  # of the last save that failed
         self.saved: Progress | None = None
-        self.stall_seconds = 0.0
         self.save_seconds = 0.0
 
     def prepare(self) -> None:
@@ -75,7 +73,6 @@ class CheckpointSaver:
         Returns when they are copied, or with `checkpoint.asynchronous: false` when they are saved or that has failed.
         Raises as `poll` does, and SaveError when the save before does not end.
         """
-        started = time.perf_counter()
         self.wait()
         self.buffer.copy(values)
         fault_point("checkpoint.copied", progress.step)
@@ -85,7 +82,6 @@ class CheckpointSaver:
         self.current.start()
         if not self.config.asynchronous:
             self.wait()
-        self.stall_seconds = time.perf_counter() - started
 
     def wait(self) -> None:
         """Return when no save is in flight. Raises as `poll` does, and SaveError after `patience_seconds`."""

@@ -19,7 +19,6 @@ class Messenger:
         beats: the newest of the ranks `heard`.
         verdict: of any rank; empty while there is none.
         own_verdict: to be told to the others.
-        error: why the store did not answer, the last time that it said so.
     """
 
     def __init__(
@@ -33,7 +32,6 @@ class Messenger:
         self.beats: list[Beat] = []
         self.verdict = ""
         self.own_verdict = ""
-        self.error = ""
         self.count = 0
         self.said: dict[str, Any] = {}
         self.ending = threading.Event()
@@ -58,8 +56,8 @@ class Messenger:
                 self.beats = self.shared.of(self.heard)
                 self.verdict = self.shared.verdict()
                 self.num_answers += 1
-            except StoreError as error:
-                self.error = str(error)
+            except StoreError:  # the watchdog counts the answers
+                continue
         with contextlib.suppress(StoreError):  # who would hear it is gone
             self.give()
 

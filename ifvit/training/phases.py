@@ -46,11 +46,6 @@ class Phases:
         self.step_seconds: deque[float] = deque(maxlen=STEPS_REMEMBERED)
         self.listener: Callable[[str], None] | None = None
 
-    @property
-    def name(self) -> str:
-        """Of the phase that this process is in."""
-        return self.position.phase
-
     def enter(self, name: str, step: int) -> None:
         """Phase `name` of the step that is being made, counted from 1, begins."""
         now = time.perf_counter()

@@ -43,7 +43,7 @@ def test_how_long_files_took_is_known(
     monkeypatch.setattr(background_save, "time", SimpleNamespace(perf_counter=lambda: next(clock) * 100))
     saver = make_saver(tmp_path)
     saver.start(progress_of(1), values_of(1))
-    assert (saver.stall_seconds < 100, saver.save_seconds) == (True, 0)
+    assert saver.save_seconds == 0
     storage_goes_on.set()
     saver.wait()
     assert saver.save_seconds == 100
