@@ -12,6 +12,7 @@ from ifvit.checkpoint.saver import CheckpointSaver
 from ifvit.checkpoint.share import own_pieces
 from ifvit.config.schema import Recipe
 from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.late_ranks import LONG_PHASE_PATIENCE
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.fragments import MOMENTS, parameter_shapes
@@ -53,9 +54,9 @@ class CheckpointHook:
         pieces = own_pieces(engine.fragments, ranks, is_sharded=engine.is_sharded)
         device = next(engine.module.parameters()).device
         buffer = HostBuffer(kinds, pieces, device)
-        self.saver = CheckpointSaver(
-            checkpoints, recipe.checkpoint, contents, buffer, ranks, recipe.runtime.watchdog_seconds
-        )
+        # Half of the time that the watchdog gives the phase: what a save waits for is told before the job is ended.
+        patience_seconds = LONG_PHASE_PATIENCE / 2 * recipe.runtime.watchdog_seconds
+        self.saver = CheckpointSaver(checkpoints, recipe.checkpoint, contents, buffer, ranks, patience_seconds)
 
     def on_start(self, state: TrainState) -> None:
         self.saver.prepare()

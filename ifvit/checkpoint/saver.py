@@ -107,7 +107,7 @@ class CheckpointSaver:
         if worst != Outcome.SAVED:
             self.current.is_abandoned.set()
         if any_running and any_late:
-            late = f"not done after {self.patience_seconds:g} s (runtime.watchdog_seconds)"
+            late = f"not done after {self.patience_seconds:g} s (runtime.watchdog_seconds gives more)"
             raise SaveError(f"{self.current.name}: {late}: {self.what_is_missing()}")
         if not any_running:
             ended, self.current = self.current, None

@@ -63,3 +63,8 @@ def test_a_step_is_saved_where_it_is_due_and_where_the_run_is_to_stop(
     assert saved_steps(tmp_path) == steps
     hook.on_stop(state)
     assert saved_steps(tmp_path) == [step]
+
+
+def test_a_save_may_take_longer_than_a_step_and_less_than_the_watchdog_allows(tmp_path: Path) -> None:
+    """The watchdog gives saves ten times its seconds, 120 s by default."""
+    assert hook_of(tmp_path).saver.patience_seconds == 600
