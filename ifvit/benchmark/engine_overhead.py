@@ -7,7 +7,14 @@ from typing import Any
 import torch
 
 from ifvit.benchmark.step_time import StepTimes, measure_steps
-from ifvit.benchmark.synthetic_training import PARTS, MakeEngine, SyntheticTraining, deepspeed_engine, plain_engine
+from ifvit.benchmark.synthetic_training import (
+    PARTS,
+    MakeEngine,
+    SyntheticTraining,
+    deepspeed_engine,
+    plain_engine,
+    with_batch_size,
+)
 from ifvit.config.schema import Recipe
 
 PLAIN, PLAIN_AGAIN, DEEPSPEED = "plain", "plain again", "deepspeed"
@@ -41,7 +48,8 @@ def measure_overhead(
         }
     )
     makers: dict[str, MakeEngine] = {PLAIN: plain_engine, DEEPSPEED: deepspeed_engine, PLAIN_AGAIN: plain_engine}
-    trainings = {name: SyntheticTraining(recipe, case.batch_size, device, make) for name, make in makers.items()}
+    recipe = with_batch_size(recipe, case.batch_size)
+    trainings = {name: SyntheticTraining(recipe, device, make) for name, make in makers.items()}
     times = measure_steps(trainings, windows, steps_per_window, on_window)
     plain, again, deepspeed = times[PLAIN], times[PLAIN_AGAIN], times[DEEPSPEED]
     return {

@@ -7,7 +7,7 @@ import torch
 
 from ifvit.benchmark.checked_cells import CELLS, cell_recipe
 from ifvit.benchmark.step_time import cell_reports, measure_steps
-from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine
+from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine, with_batch_size
 
 
 def measure_cells(
@@ -19,7 +19,9 @@ def measure_cells(
         torch.cuda.empty_cache()
     compiled = f"runtime.compile={'true' if is_compiled else 'false'}"
     trainings = {
-        cell: SyntheticTraining(cell_recipe(cell, device, compiled), batch_size, device, deepspeed_engine)
+        cell: SyntheticTraining(
+            with_batch_size(cell_recipe(cell, device, compiled), batch_size), device, deepspeed_engine
+        )
         for cell in CELLS
     }
     times = measure_steps(trainings, windows, steps_per_window)

@@ -10,14 +10,15 @@ import torch
 
 import ifvit
 from ifvit.benchmark.checked_cells import cell_recipe
-from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine
+from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine, with_batch_size
 
 PACKAGE = f"{Path(ifvit.__file__).parent}/"
 
 
 def check_host_syncs(device: torch.device, steps: int) -> dict[str, Any]:
     """How often each line of Python waited in `steps` steps, as torch's own detector has it; none on a CPU."""
-    training = SyntheticTraining(cell_recipe("cross_intermediate", device), 4, device, deepspeed_engine)
+    recipe = with_batch_size(cell_recipe("cross_intermediate", device), 4)
+    training = SyntheticTraining(recipe, device, deepspeed_engine)
     training.run_window(2)
     counts: Counter[str] = Counter()
     if device.type == "cuda":

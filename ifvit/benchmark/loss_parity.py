@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ifvit.benchmark.checked_cells import cell_recipe
-from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine
+from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine, with_batch_size
 from ifvit.training.state import StepResult, TrainState
 
 SMALL = [
@@ -33,9 +33,8 @@ class Losses:
 def losses(device: torch.device, steps: int, precision: str, zero_stage: int) -> list[float]:
     """Of `steps` steps of the small model."""
     overrides = [*SMALL, f"train.precision={precision}", f"runtime.zero_stage={zero_stage}"]
-    training = SyntheticTraining(
-        cell_recipe("cross_intermediate", device, *overrides), BATCH_SIZE, device, deepspeed_engine
-    )
+    recipe = with_batch_size(cell_recipe("cross_intermediate", device, *overrides), BATCH_SIZE)
+    training = SyntheticTraining(recipe, device, deepspeed_engine)
     kept = Losses()
     training.run_window(steps, [kept])
     return torch.stack(kept.tensors).tolist()

@@ -116,17 +116,11 @@ def main(recipe_path: str, result_path: str) -> None:
     """In a process of its own: measure the recipe in one file, write the numbers into the other."""
     from ifvit.benchmark.measured_process import one_rank
     from ifvit.benchmark.plan_measured import measure_training
-    from ifvit.model.attention import activate
-    from ifvit.model.attention_choice import choose_for_training
-    from ifvit.runtime.devices import TRAINING_DTYPES
     from ifvit.runtime.distributed import Ranks
 
     recipe = load_recipe(recipe_path, unused=NOT_READ)
-    dtype = TRAINING_DTYPES[recipe.train.precision]
     with one_rank() as device, tempfile.TemporaryDirectory() as folder:
         refuse_too_large(make_plan(one_rank_request(recipe, 1.0, 1.0)), free_memory(device))
-        name, size = recipe.runtime.attention_backend, recipe.train.micro_batch_size
-        activate(choose_for_training(name, recipe.model, size, dtype, device, Path(folder)).backend, dtype)
         measured = measure_training(recipe, Ranks(), device, NUM_STEPS, Path(folder))
     Path(result_path).write_text(json.dumps(vars(measured)))
 

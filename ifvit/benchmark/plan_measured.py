@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from ifvit.benchmark.live_memory import LiveBytes
-from ifvit.benchmark.synthetic_training import synthetic_batch, synthetic_objective
+from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine
 from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.config.schema import Recipe
-from ifvit.model.attention_choice import synchronise
-from ifvit.model.uvit import UViT
+from ifvit.model.attention_cache import user_cache_folder
+from ifvit.model.attention_choice import choose_for_training, synchronise
 from ifvit.runtime.devices import TRAINING_DTYPES
 from ifvit.runtime.distributed import Ranks
-from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.fragments import MOMENTS
+from ifvit.training.phases import BACKWARD, FORWARD
 from ifvit.training.state import TrainState
 
 WARM_UP_STEPS = 2  # the first makes the moments
@@ -50,47 +50,19 @@ class Measured:
     checkpoint: int
 
 
-class MeasuredTraining:
-    """The engine, the averages and a synthetic batch of the recipe; `step` is one step of the loop, without hooks."""
-
-    def __init__(self, recipe: Recipe, ranks: Ranks, device: torch.device) -> None:
-        self.recipe = recipe
-        self.ranks = ranks
-        torch.manual_seed(recipe.seed)
-        self.engine = DeepSpeedEngine(
-            UViT(recipe.model).to(device), recipe.train, recipe.optimizer, recipe.runtime, ranks.world_size
-        )
-        self.ema = Ema(self.engine.fragments, recipe.ema.decays)
-        num_rows = recipe.train.global_batch_size // ranks.world_size
-        self.objective = synthetic_objective(recipe, device)
-        self.batch = synthetic_batch(recipe.model, num_rows, device)
-        self.draws = self.objective.draw(0, self.batch)
-
-    def step(self, live: LiveBytes | None = None) -> int:
-        """The bytes that the first forward pass leaves for its backward pass, by `live`; 0 without it."""
-        kept = 0
-        size = self.recipe.train.micro_batch_size
-        for start in range(0, len(self.batch), size):
-            rows = start, start + size
-            before = live.now if live else 0
-            loss = self.objective.loss(self.engine.model, self.batch.rows(*rows), self.draws.rows(*rows))
-            kept = kept or (live.now - before if live else 0)
-            self.engine.backward(loss / self.engine.num_micro_batches)
-        self.engine.step(self.recipe.optimizer.learning_rate)
-        self.ema.update()
-        return kept
-
-    def state_bytes(self) -> dict[str, int]:
-        """By part; a tensor that serves as two counts as the first."""
-        seen: set[int] = set()
-        fragments = self.engine.fragments
-        shards = [getattr(parameter, "ds_tensor", parameter) for parameter in self.engine.module.parameters()]
-        return {
-            "weights": new_bytes(seen, shards),
-            "fp32 master": new_bytes(seen, (fragment.flat for fragment in fragments)),
-            "Adam moments": new_bytes(seen, (self.engine.moment(f, key) for f in fragments for key in MOMENTS)),
-            "EMA": new_bytes(seen, (average for averages in self.ema.averages.values() for average in averages)),
-        }
+def state_bytes(training: SyntheticTraining) -> dict[str, int]:
+    """By part; a tensor that serves as two counts as the first."""
+    engine = training.engine
+    assert isinstance(engine, DeepSpeedEngine)
+    seen: set[int] = set()
+    shards = [getattr(parameter, "ds_tensor", parameter) for parameter in engine.module.parameters()]
+    averages = training.ema.averages.values()
+    return {
+        "weights": new_bytes(seen, shards),
+        "fp32 master": new_bytes(seen, (fragment.flat for fragment in engine.fragments)),
+        "Adam moments": new_bytes(seen, (engine.moment(f, key) for f in engine.fragments for key in MOMENTS)),
+        "EMA": new_bytes(seen, (average for of_decay in averages for average in of_decay)),
+    }
 
 
 def new_bytes(seen: set[int], tensors: Iterable[Tensor]) -> int:
@@ -106,31 +78,41 @@ def new_bytes(seen: set[int], tensors: Iterable[Tensor]) -> int:
 
 def measure_training(recipe: Recipe, ranks: Ranks, device: torch.device, num_steps: int, folder: Path) -> Measured:
     """Collective. The process group must exist; a checkpoint is written to `folder`, which all ranks see."""
+    recipe = with_chosen_attention(recipe, device)  # here, because who counts tensors makes what is timed slower
     with LiveBytes() as live:
-        training = MeasuredTraining(recipe, ranks, device)
-        for _ in range(WARM_UP_STEPS):
-            training.step()
-        state = training.state_bytes()
+        training = SyntheticTraining(recipe, device, deepspeed_engine, ranks.world_size)
+        training.train_steps(WARM_UP_STEPS)
+        state = state_bytes(training)
         live.peak = live.now
-        kept = training.step(live)
-    given = [*vars(training.batch).values(), *vars(training.draws).values()]
+        first: dict[str, int] = {}  # by phase: what was alive when it began for the first time
+
+        def begins(phase: str) -> None:
+            first.setdefault(phase, live.now)
+
+        training.phases.listener = begins
+        training.train_steps(1)
+    draws = training.objective.draw(0, training.batch)
+    given = [*vars(training.batch).values(), *vars(draws).values()]
     batch = sum(tensor.nbytes for tensor in given if isinstance(tensor, Tensor))
     products, bandwidth = product_rate(recipe, device), memory_rate(device)
-    seconds = []
-    for _ in range(num_steps):
-        synchronise(device)
-        start = time.perf_counter()
-        training.step()
-        synchronise(device)
-        seconds.append(time.perf_counter() - start)
     return Measured(
         state=state,
         step_peak=live.peak - sum(state.values()) - batch,
-        kept=kept,
-        seconds_per_step=statistics.median(seconds),
+        kept=first[BACKWARD] - first[FORWARD],
+        seconds_per_step=statistics.median(training.run_window(1).step_seconds for _ in range(num_steps)),
         product_flops_per_second=(products + product_rate(recipe, device)) / 2,
         bytes_per_second=(bandwidth + memory_rate(device)) / 2,
-        checkpoint=checkpoint_bytes(training, folder),
+        checkpoint=checkpoint_bytes(training, ranks, folder),
+    )
+
+
+def with_chosen_attention(recipe: Recipe, device: torch.device) -> Recipe:
+    """`recipe` with the attention backend that training takes on `device`."""
+    dtype, size = TRAINING_DTYPES[recipe.train.precision], recipe.train.micro_batch_size
+    name = recipe.runtime.attention_backend
+    choice = choose_for_training(name, recipe.model, size, dtype, device, user_cache_folder())
+    return recipe.model_copy(
+        update={"runtime": recipe.runtime.model_copy(update={"attention_backend": choice.backend})}
     )
 
 
@@ -163,12 +145,10 @@ def best_seconds(work: Callable[[], object], device: torch.device, repeats: int 
     return min(times)
 
 
-def checkpoint_bytes(training: MeasuredTraining, folder: Path) -> int:
+def checkpoint_bytes(training: SyntheticTraining, ranks: Ranks, folder: Path) -> int:
     """Of the tensors in a checkpoint that is written to `folder`."""
-    recipe, engine, ema, ranks = training.recipe, training.engine, training.ema, training.ranks
-    hook = CheckpointHook(folder, recipe, engine, ema, ranks, settle=lambda state: True)
-    state = TrainState()
-    hook.on_start(state)
-    state.step = 1
-    hook.on_stop(state)
+    assert isinstance(training.engine, DeepSpeedEngine)
+    hook = CheckpointHook(folder, training.recipe, training.engine, training.ema, ranks, settle=lambda state: True)
+    hook.on_start(TrainState())
+    hook.on_stop(training.state)
     return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ifvit.benchmark.checked_cells import cell_recipe
-from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine
+from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine, with_batch_size
 from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.model.attention_choice import synchronise
 from ifvit.runtime.distributed import Ranks
@@ -22,8 +22,8 @@ def never_bad(state: TrainState) -> bool:
 
 def check_saves(device: torch.device, folder: Path, num_saves: int) -> dict[str, Any]:
     """Of the paper's cell in bf16, its checkpoints below `folder`."""
-    recipe = cell_recipe("cross_intermediate", device)
-    training = SyntheticTraining(recipe, 4, device, deepspeed_engine)
+    recipe = with_batch_size(cell_recipe("cross_intermediate", device), 4)
+    training = SyntheticTraining(recipe, device, deepspeed_engine)
     training.run_window(2)
     return {"failure": None, **measure_saves(training, folder, num_saves)}
 

@@ -20,7 +20,7 @@ from ifvit.model.attention_choice import choose_for_training, synchronise
 from ifvit.model.uvit import UViT
 from ifvit.runtime.devices import TRAINING_DTYPES
 from ifvit.training.ema import Ema
-from ifvit.training.engine import DeepSpeedEngine
+from ifvit.training.engine import DeepSpeedEngine, num_micro_batches
 from ifvit.training.loop import never, train
 from ifvit.training.phases import OPTIMIZER, Phases
 from ifvit.training.state import Hook, TrainState
@@ -28,7 +28,7 @@ from ifvit.training.state import Hook, TrainState
 AVERAGES = "ema"
 PARTS = ("forward", "backward", "optimizer", AVERAGES)  # of a step; the rest is drawing noise and the loop itself
 MustSkip = Callable[[TrainState, torch.Tensor], torch.Tensor | None]
-MakeEngine = Callable[[UViT, Recipe], DeepSpeedEngine | PlainEngine]
+MakeEngine = Callable[[UViT, Recipe, int], DeepSpeedEngine | PlainEngine]  # the number of ranks
 
 
 @dataclass(frozen=True)
@@ -47,33 +47,36 @@ class Window:
 
 
 class SyntheticTraining:
-    """Trains `recipe` with batches of `batch_size` on `device`. With DeepSpeed the process group must exist.
+    """Trains `recipe` on `device`, that of one of `world_size` ranks. With DeepSpeed the process group must exist.
 
     Attributes:
-        recipe: with that batch size.
         attention_backend: the one in use.
+        batch: this rank's rows, the same in each step; noise is drawn anew.
         state_memory_gb: of what stays between steps, the moments from the first step on; 0 on a CPU.
     """
 
-    def __init__(self, recipe: Recipe, batch_size: int, device: torch.device, make_engine: MakeEngine) -> None:
-        sizes = {"global_batch_size": batch_size, "micro_batch_size": batch_size}
-        self.recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=sizes)})
+    def __init__(self, recipe: Recipe, device: torch.device, make_engine: MakeEngine, world_size: int = 1) -> None:
+        self.recipe = recipe
         self.device = device
         self.dtype = TRAINING_DTYPES[recipe.train.precision]
         self.attention_backend = choose_for_training(
-            recipe.runtime.attention_backend, recipe.model, batch_size, self.dtype, device, user_cache_folder()
+            recipe.runtime.attention_backend,
+            recipe.model,
+            recipe.train.micro_batch_size,
+            self.dtype,
+            device,
+            user_cache_folder(),
         ).backend
         gc.collect()  # an engine that is no longer used refers to itself
         memory_before = allocated_memory(device)
         torch.manual_seed(recipe.seed)
-        self.engine = make_engine(UViT(recipe.model).to(device), self.recipe)
+        self.engine = make_engine(UViT(recipe.model).to(device), recipe, world_size)
         self.clock = PartClock(device)
         self.ema = TimedEma(self.engine, recipe.ema.decays, self.clock)
         self.state_memory_gb = allocated_memory(device) - memory_before
-        self.objective = synthetic_objective(self.recipe, device)
-        self.batches = itertools.repeat(synthetic_batch(recipe.model, batch_size, device))
+        self.objective = synthetic_objective(recipe, device)
+        self.batch = synthetic_batch(recipe.model, recipe.train.global_batch_size // world_size, device)
         self.phases = Phases()
-        self.phases.listener = self.clock.enter
         self.state = TrainState()
 
     def run_window(self, num_steps: int, hooks: Sequence[Hook] = ()) -> Window:
@@ -81,6 +84,8 @@ class SyntheticTraining:
         memory_before = allocated_memory(self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
+        self.phases.listener = self.clock.enter
+        self.clock.start()
         synchronise(self.device)
         start = time.perf_counter()
         self.train_steps(num_steps, hooks)
@@ -103,7 +108,7 @@ class SyntheticTraining:
             self.state,
             self.engine,
             self.objective,
-            self.batches,
+            itertools.repeat(self.batch),
             self.ema,
             hooks,
             config,
@@ -126,14 +131,21 @@ class TimedEma(Ema):
         self.clock.enter(OPTIMIZER)
 
 
-def deepspeed_engine(model: UViT, recipe: Recipe) -> DeepSpeedEngine:
-    """As training has it, on one rank."""
-    return DeepSpeedEngine(model, recipe.train, recipe.optimizer, recipe.runtime, world_size=1)
+def deepspeed_engine(model: UViT, recipe: Recipe, world_size: int) -> DeepSpeedEngine:
+    """As training has it."""
+    return DeepSpeedEngine(model, recipe.train, recipe.optimizer, recipe.runtime, world_size)
 
 
-def plain_engine(model: UViT, recipe: Recipe) -> PlainEngine:
-    """The reference; in float32 whatever the recipe says."""
-    return PlainEngine(model, recipe.optimizer)
+def plain_engine(model: UViT, recipe: Recipe, world_size: int) -> PlainEngine:
+    """The reference, on one rank; in float32 whatever the recipe says."""
+    assert world_size == 1, "the plain loop reduces nothing"
+    return PlainEngine(model, recipe.optimizer, num_micro_batches(recipe.train, world_size))
+
+
+def with_batch_size(recipe: Recipe, batch_size: int) -> Recipe:
+    """`recipe` with batches of `batch_size`, in one micro-batch."""
+    sizes = {"global_batch_size": batch_size, "micro_batch_size": batch_size}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=sizes)})
 
 
 def synthetic_objective(recipe: Recipe, device: torch.device) -> Objective:

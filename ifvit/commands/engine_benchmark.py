@@ -9,11 +9,12 @@ import json
 import re
 from typing import Any
 
+from ifvit.commands.benchmark_options import add_window_arguments
 from ifvit.config.arguments import add_recipe_arguments, require_positive
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 
-CASES = ("0:2", "1:8")
+CASES = "0:2,1:8"
 # What DeepSpeed's engine does and the plain loop does not, as a recipe has it off.
 OFF = {
     "train.max_grad_norm": None,
@@ -26,22 +27,15 @@ OFF = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
     parser.add_argument(
-        "--cases",
-        nargs="+",
-        default=CASES,
-        metavar="STAGE:BATCH",
-        help=f"ZeRO stages and batch sizes; default: {' '.join(CASES)}",
+        "--cases", default=CASES, metavar="STAGE:BATCH,...", help=f"ZeRO stages and batch sizes; default: {CASES}"
     )
-    parser.add_argument("--windows", type=int, default=9, metavar="N", help="measured windows of each; default: 9")
-    parser.add_argument("--steps", type=int, default=2, metavar="N", help="steps in a window; default: 2")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_window_arguments(parser, 9, "steps", 2)
 
 
 def run(arguments: argparse.Namespace) -> None:
     require_positive(arguments, "windows", "steps")
-    for case in arguments.cases:
-        if not re.fullmatch(r"[0-3]:[1-9][0-9]*", case):
-            raise UserError(f"--cases: {case} is not STAGE:BATCH, such as {CASES[0]}")
+    if not re.fullmatch(r"[0-3]:[1-9][0-9]*(,[0-3]:[1-9][0-9]*)*", arguments.cases):
+        raise UserError(f"--cases: {arguments.cases} is not STAGE:BATCH, or several with commas, such as {CASES}")
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     for field, off in OFF.items():
         section, name = field.split(".")
@@ -53,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ifvit.benchmark.measured_process import machine_name, one_rank
     from ifvit.runtime.progress import Progress
 
-    cases = [Case(*map(int, case.split(":"))) for case in arguments.cases]
+    cases = [Case(*map(int, case.split(":"))) for case in arguments.cases.split(",")]
     with (
         one_rank() as device,
         Progress(3 * len(cases) * (arguments.windows + 1), "measuring", unit="windows") as progress,

@@ -1,8 +1,12 @@
-"""Measure what watching a training on synthetic batches costs: metrics, step times, bad steps, heartbeats, checkpoints.
+"""Measure what watching a training on synthetic batches costs: metrics, step times, bad steps, stops, checkpoints.
 
-Steps with all hooks and without take turns, a window each; every window logs once. Then checkpoints are saved into the
-folder: how long training stands still for one that is written beside it, and for one that it waits for. The machine
-should do nothing else meanwhile.
+Steps with all hooks and without take turns, a window each. Every watched window logs once and measures one step in its
+parts, far more often than a recipe has it. Printed are the share of a step that this process spent in hooks, which is
+exact, and by how much watched windows were longer than those beside them, which also has what hooks leave to threads
+and to a GPU's queue, and the noise of the machine: the median, and its standard error. Heartbeats go on in both.
+
+Then checkpoints are saved into the folder: how long training stands still for one that is written beside it, and for
+one that it waits for. The machine should do nothing else meanwhile.
 """
 
 import argparse
@@ -10,27 +14,25 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from ifvit.commands.benchmark_options import add_batch_size_argument, add_window_arguments, batch_size_of
 from ifvit.config.arguments import add_recipe_arguments, require_positive
+from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import Recipe
-
-CPU_BATCH_SIZE = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
     parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="a new folder on the runs' disk")
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help=f"default: {CPU_BATCH_SIZE}, on a GPU train.micro_batch_size"
-    )
-    parser.add_argument("--windows", type=int, default=5, metavar="N", help="measured windows of each; default: 5")
-    parser.add_argument("--steps", type=int, default=10, metavar="N", help="steps in a window; default: 10")
+    add_batch_size_argument(parser)
+    add_window_arguments(parser, 15, "steps", 4)
     parser.add_argument("--saves", type=int, default=3, metavar="N", help="checkpoints of each kind; default: 3")
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
     require_positive(arguments, "batch_size", "windows", "steps", "saves")
+    if arguments.windows < 2:
+        raise UserError("--windows: is 1, must be at least 2: how far they differ is the error")
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     from ifvit.runtime.files import refuse_used_folder
 
@@ -42,8 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{report['machine']}, torch {report['torch']}: {report['recipe']}, batch {report['batch_size']}")
     print(
         f"  {report['watched_step_seconds']:.3f} s/step with hooks, {report['bare_step_seconds']:.3f} without: "
-        f"{report['hooks_share']:.2%} of a step in hooks, x {report['ratio_of_rounds']:.3f} (median round, spread "
-        f"{report['spread_of_rounds']:.3f})"
+        f"{report['hooks_share']:.2%} of a step in hooks; longer by {report['overhead']:+.2%} (standard error "
+        f"{report['overhead_standard_error']:.2%})"
     )
     for kind in ("asynchronous_stall", "asynchronous_save", "synchronous_save"):
         seconds = ", ".join(f"{each:.3f}" for each in report[f"{kind}_seconds"])
@@ -51,13 +53,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def watched_recipe(recipe: Recipe, steps_per_window: int) -> Recipe:
-    """Without grids and validation, which need shards; logged once a window, never saved in one."""
-    tracking = {"log_every_steps": steps_per_window, "mlflow": False}
+    """Without grids and validation, which need shards; logged and timed once a window, never saved in one."""
+    every = {"log_every_steps": steps_per_window, "step_times_every_steps": steps_per_window}
     return recipe.model_copy(
         update={
             "sampling": recipe.sampling.model_copy(update={"prompts": ()}),
-            "tracking": recipe.tracking.model_copy(update=tracking),
+            "tracking": recipe.tracking.model_copy(update={**every, "mlflow": False}),
             "checkpoint": recipe.checkpoint.model_copy(update={"every_steps": 10**9}),
+            "runtime": recipe.runtime.model_copy(update={"max_hours": None}),
         }
     )
 
@@ -70,7 +73,7 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
     from ifvit.benchmark.hook_cost import measure_hooks
     from ifvit.benchmark.measured_process import machine_name, one_rank
     from ifvit.benchmark.save_time import measure_saves
-    from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine
+    from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine, with_batch_size
     from ifvit.commands.training_hooks import make_hooks
     from ifvit.runtime.distributed import Ranks
     from ifvit.runtime.metrics import MetricsLog
@@ -87,8 +90,8 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
         Guards(recipe.runtime, ranks) as guards,
         Progress(arguments.steps * (arguments.windows + 1), "measuring", unit="watched steps") as progress,
     ):
-        default_size = recipe.train.micro_batch_size if device.type == "cuda" else CPU_BATCH_SIZE
-        training = SyntheticTraining(recipe, arguments.batch_size or default_size, device, deepspeed_engine)
+        recipe = with_batch_size(recipe, batch_size_of(arguments, recipe, device))
+        training = SyntheticTraining(recipe, device, deepspeed_engine)
         assert isinstance(training.engine, DeepSpeedEngine)
         training.phases = guards.phases
         guards.use(directory)
@@ -119,7 +122,8 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
             "torch": torch.__version__,
             "recipe": recipe.name,
             "batch_size": training.recipe.train.global_batch_size,
-            "logged_every_steps": arguments.steps,
+            "windows": arguments.windows,
+            "steps_per_window": arguments.steps,
             **watched,
             **saves,
         }

@@ -6,11 +6,11 @@ is what is measured. The three ways take turns, a window of batches each; printe
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ifvit.commands.benchmark_options import add_window_arguments, warn_of_spread
 from ifvit.config.arguments import add_recipe_arguments, require_positive
 from ifvit.config.errors import UserError
 from ifvit.config.loading import load_recipe
@@ -19,8 +19,6 @@ from ifvit.config.schema import Recipe
 if TYPE_CHECKING:
     from ifvit.data.shard_set import ShardSet
 
-UNRELIABLE_SPREAD = 0.5
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
@@ -28,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--synthetic", type=int, metavar="N", help="N samples of random numbers of the recipe's shapes, not its shards"
     )
     parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="default: 256")
-    parser.add_argument("--windows", type=int, default=7, metavar="N", help="measured windows of each; default: 7")
-    parser.add_argument("--batches", type=int, default=60, metavar="N", help="batches in a window; default: 60")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_window_arguments(parser, 7, "batches", 60)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -87,8 +83,7 @@ def measure(shard_set: "ShardSet", arguments: argparse.Namespace) -> None:
         "epochs_read": arguments.windows * arguments.batches * arguments.batch_size / shard_set.num_samples,
         "peak_megabytes_of_rounds": memory,
     }
-    if ours.spread > UNRELIABLE_SPREAD:
-        print("warning: the windows differ by more than half: the machine was busy, do not use these", file=sys.stderr)
+    warn_of_spread(ours.spread)
     if arguments.json:
         print(json.dumps(report, indent=2))
         return

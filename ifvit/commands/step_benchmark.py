@@ -7,37 +7,31 @@ the first recipe. The machine should do nothing else meanwhile.
 
 import argparse
 import json
-import sys
 from typing import Any
 
+from ifvit.commands.benchmark_options import (
+    add_batch_size_argument,
+    add_window_arguments,
+    batch_size_of,
+    warn_of_spread,
+)
 from ifvit.config.arguments import add_set_argument, require_positive
 from ifvit.config.loading import load_recipe
 from ifvit.config.schema import Recipe
-
-UNRELIABLE_SPREAD = 0.5
-CPU_BATCH_SIZE = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipes", metavar="RECIPE", nargs="+", help="recipe files; the first is the one compared with")
     add_set_argument(parser, "give a field of all recipes another value; may be repeated")
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help=f"default: {CPU_BATCH_SIZE}, on a GPU each recipe's train.micro_batch_size",
-    )
-    parser.add_argument("--windows", type=int, default=7, metavar="N", help="measured windows of each; default: 7")
-    parser.add_argument("--steps", type=int, default=3, metavar="N", help="steps in a window; default: 3")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_batch_size_argument(parser)
+    add_window_arguments(parser, 7, "steps", 3)
 
 
 def run(arguments: argparse.Namespace) -> None:
     require_positive(arguments, "batch_size", "windows", "steps")
     recipes = named_recipes([load_recipe(path, arguments.overrides) for path in arguments.recipes])
     report = measure(recipes, arguments)
-    if max(cell["spread"] for cell in report["cells"].values()) > UNRELIABLE_SPREAD:
-        print("warning: the windows differ by more than half: the machine was busy, do not use these", file=sys.stderr)
+    warn_of_spread(max(cell["spread"] for cell in report["cells"].values()))
     if arguments.json:
         print(json.dumps(report, indent=2))
         return
@@ -68,19 +62,14 @@ def measure(recipes: dict[str, Recipe], arguments: argparse.Namespace) -> dict[s
 
     from ifvit.benchmark.measured_process import machine_name, one_rank
     from ifvit.benchmark.step_time import cell_reports, measure_steps
-    from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine
+    from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine, with_batch_size
     from ifvit.runtime.progress import Progress
 
     with one_rank() as device:
-        trainings = {
-            name: SyntheticTraining(
-                recipe,
-                arguments.batch_size or (recipe.train.micro_batch_size if device.type == "cuda" else CPU_BATCH_SIZE),
-                device,
-                deepspeed_engine,
-            )
-            for name, recipe in recipes.items()
+        sized = {
+            name: with_batch_size(recipe, batch_size_of(arguments, recipe, device)) for name, recipe in recipes.items()
         }
+        trainings = {name: SyntheticTraining(recipe, device, deepspeed_engine) for name, recipe in sized.items()}
         with Progress(len(recipes) * (arguments.windows + 1), "measuring", unit="windows") as progress:
             times = measure_steps(trainings, arguments.windows, arguments.steps, progress.advance)
         return {

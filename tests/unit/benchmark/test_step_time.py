@@ -46,11 +46,15 @@ def test_parts_add_up_to_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 1.0, 3.0, 6.0, 10.0, 100.0, 101.0])
     monkeypatch.setattr(clocks.time, "perf_counter", lambda: next(ticks))
     clock = PartClock(torch.device("cpu"))
+    clock.start()
     for part in ("forward", "backward", "forward", "optimizer"):
         clock.enter(part)
     assert clock.seconds() == {"forward": 4.0, "backward": 2.0, "optimizer": 4.0}
+    clock.start()
     clock.enter("forward")
     assert clock.seconds() == {"forward": 1.0}
+    clock.enter("forward")  # of steps that nobody asks about: not kept
+    assert not clock.marks
 
 
 def test_the_moments_that_the_first_step_makes_are_state(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +62,7 @@ def test_the_moments_that_the_first_step_makes_are_state(monkeypatch: pytest.Mon
     monkeypatch.setattr(synthetic_training, "allocated_memory", lambda device: now)
     monkeypatch.setattr(synthetic_training, "peak_memory", lambda device: 10.0)
     recipe = tiny_recipe(Path("/nowhere"), Path("/nowhere"), "train.precision=fp32", "runtime.zero_stage=0")
-    training = SyntheticTraining(recipe, 2, torch.device("cpu"), plain_engine)
+    training = SyntheticTraining(recipe, torch.device("cpu"), plain_engine)
     update = training.ema.update
 
     def grown_update() -> None:
