@@ -95,9 +95,9 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
         assert isinstance(training.engine, DeepSpeedEngine)
         training.phases = guards.phases
         guards.use(directory)
-        log = MetricsLog(directory.metrics_file, directory.discarded_metrics_file)
+        log = MetricsLog(directory.metrics_file, directory.discarded_metrics_file, directory.writer)
         unused = cast(Any, None)  # of grids, validation and rollbacks
-        bad_steps = BadStepsHook(recipe.train.bad_steps, ranks, directory.bad_steps_file)
+        bad_steps = BadStepsHook(recipe.train.bad_steps, ranks, directory.bad_steps_file, directory.writer)
         hooks = make_hooks(
             training.recipe,
             directory,

@@ -13,7 +13,6 @@ from ifvit.commands.run_report import RunReport
 from ifvit.config.schema import BadStepsConfig
 from ifvit.data.batch_stream import BatchStream
 from ifvit.runtime.distributed import Ranks
-from ifvit.runtime.files import append_json_line
 from ifvit.runtime.run_directory import RunDirectory
 from ifvit.training.bad_steps import BadSteps, Verdict, rolled_back, skipped_batches_after
 from ifvit.training.bad_steps_hook import BadStepsHook
@@ -99,7 +98,7 @@ class RollbackHook:
 
     def log(self, before: TrainState, after: TrainState, first_batch: int) -> None:
         """A line of rollbacks.jsonl, with the samples of the steps that demanded the rollback."""
-        lines = self.directory.bad_steps_file.read_text(encoding="utf-8").splitlines()
+        lines = self.directory.writer.lines(self.directory.bad_steps_file)
         bad = [json.loads(line) for line in lines[-before.bad_steps.in_a_row :]]
         record = {
             "rollback": after.bad_steps.rollbacks,
@@ -111,4 +110,4 @@ class RollbackHook:
             "bad_steps": [each["step"] for each in bad],
             "sample_ids": [each for step in bad for ids in step["sample_ids_by_rank"] for each in ids],
         }
-        append_json_line(self.directory.rollbacks_file, record)
+        self.directory.writer.append(self.directory.rollbacks_file, record)

@@ -61,7 +61,7 @@ class RunReport:
         )
         for notice in filter(None, (*attention.notices, encoders.notice)):
             self.say(notice)
-        self.log = MetricsLog(directory.metrics_file, directory.discarded_metrics_file)
+        self.log = MetricsLog(directory.metrics_file, directory.discarded_metrics_file, directory.writer)
         self.log.resume(state.step)
         self.tracker = make_tracker(recipe, directory, environment, self.attempt) if recipe.tracking.mlflow else None
         self.progress = Progress(recipe.train.max_steps, "training", unit="steps", initial=state.step)
@@ -77,6 +77,7 @@ class RunReport:
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.close()
+        self.directory.writer.close()  # before MLflow is given its last rows
         is_failure = error_type is not None and issubclass(error_type, Exception)
         is_finished = error_type is None and self.state.step >= self.recipe.train.max_steps
         if self.tracker:

@@ -22,8 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     recipe = recipe_from(arguments)  # before the heavy imports: a typo must not wait for them
+    from ifvit.runtime.standard_error import survive_unwritable_stderr
     from ifvit.runtime.tracking import set_mlflow_environment
 
+    survive_unwritable_stderr()
     set_mlflow_environment()  # on every rank and before DeepSpeed, which imports mlflow
     from ifvit.checkpoint.saver import SaveError
     from ifvit.commands.training_run import run_training

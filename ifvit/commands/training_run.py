@@ -126,7 +126,7 @@ def run_guarded(recipe: Recipe, ranks: Ranks, device: torch.device, guards: Guar
             seed=recipe.seed,
             global_batch_size=recipe.train.global_batch_size,
         )
-        bad_steps = BadStepsHook(recipe.train.bad_steps, ranks, directory.bad_steps_file)
+        bad_steps = BadStepsHook(recipe.train.bad_steps, ranks, directory.bad_steps_file, directory.writer)
         hooks = make_hooks(
             recipe,
             directory,

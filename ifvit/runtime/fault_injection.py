@@ -7,13 +7,15 @@
     step.gradient@1:3-5=nan                 rank 1's gradients of steps 3 to 5 become NaN
 
 Steps count from 1. Of step.gradient and step.loss batches count: after a rollback others come in their place.
-Actions at a point: kill, stop, term, usr1, usr2 (signals to this process), sleep SECONDS, eio, enospc (OSError).
+Actions at a point: kill, stop, term, usr1, usr2 (signals to this process), sleep SECONDS, eio, enospc (OSError), full
+(from then on this process can write no file, as on a full disk; "File too large" is the reason), space (it can again).
 Actions on a tensor: nan, inf, scale FACTOR, flip (the lowest bit of its first value).
 """
 
 import errno
 import os
 import re
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -76,13 +78,16 @@ class Fault:
 
 
 def fault_point(point: str, step: int | None = None) -> None:
-    """What the variable says for `point`: the process is signalled or sleeps, or an OSError is raised. `step` counts
-    from 1: the step that is being made."""
+    """What the variable says for `point`: the process is signalled, sleeps or has a full disk, or an OSError is raised.
+    `step` counts from 1: the step that is being made."""
     for fault in due_faults(point, step):
         if fault.action in SIGNALS:
             os.kill(os.getpid(), SIGNALS[fault.action])
         elif fault.action == "sleep":
             time.sleep(fault.number or 0.0)
+        elif fault.action in ("full", "space"):
+            _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0 if fault.action == "full" else most, most))
         else:
             number = ERRORS[fault.action]
             raise OSError(number, f"{os.strerror(number)} (injected at {point})")

@@ -1,14 +1,12 @@
 """Files that are either whole or absent, whatever happens to the process that writes them, and what is in them."""
 
 import hashlib
-import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from io import BufferedRandom
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedRandom, FileIO
 from pathlib import Path
-from typing import Any
 
 from ifvit.config.errors import UserError
 
@@ -34,10 +32,31 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Write `record` as one more line of `path`."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+def append_line(path: Path, line: bytes) -> None:
+    """Write `line`, which ends with a line feed, behind the last whole line of `path`. After an error, of a disk that
+    is full say, nothing of it is there; where the disk does not even allow that, the next call sees to it."""
+    # Opened each time: a line is in the file when this returns, and a file moved aside is never written to.
+    with path.open("a+b", buffering=0) as file:
+        end = end_of_lines(file)
+        if end < file.seek(0, os.SEEK_END):
+            file.truncate(end)
+        try:
+            while line:
+                line = line[file.write(line) :]
+        except OSError:
+            with suppress(OSError):
+                file.truncate(end)
+            raise
+
+
+def end_of_lines(file: FileIO) -> int:
+    """The position behind the last line feed of `file`."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 1))
+    if file.read() in (b"", b"\n"):
+        return size
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,13 +1,14 @@
 """The file in which a rank says where it is, for people and for other programs. Nothing waits for it."""
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from ifvit.runtime.beats import Beat
+from ifvit.runtime.outage import Outage
 
 NUM_BYTES = 512  # of the file, always: it is written over in place, in one piece
 SECONDS_TO_END = 2.0
@@ -32,19 +33,20 @@ class HeartbeatFile:
         self.thread.join(SECONDS_TO_END)
 
     def write_all(self) -> None:
-        try:
-            with self.path.open("wb", buffering=0) as file:
-                count = 0
-                is_last = False
-                while not is_last:
+        outage = Outage(f"{self.path}: heartbeats", "without them")
+        with ExitStack() as stack:
+            file = None
+            count = 0
+            is_last = False
+            while True:
+                with outage.survived():
+                    file = file or stack.enter_context(self.path.open("wb", buffering=0))
                     file.seek(0)
                     file.write(self.line(count))
-                    is_last = self.ending.wait(self.interval)
-                    count += 1
-                file.seek(0)
-                file.write(self.line(count))
-        except OSError as error:
-            print(f"{self.path}: heartbeats are not written: {error.strerror}", file=sys.stderr, flush=True)
+                if is_last:
+                    return
+                is_last = self.ending.wait(self.interval)
+                count += 1
 
     def line(self, count: int) -> bytes:
         beat = self.own_beat(count)

@@ -1,46 +1,46 @@
 """The metrics of a run: one JSON object per line, appended, never changed. This is the truth, MLflow only a view."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ifvit.config.errors import UserError
-from ifvit.runtime.files import write_atomically
+from ifvit.runtime.run_writer import RunWriter
 
 
 class MetricsLog:
     """Appends to `path`; what a resumed run does anew moves to `discarded_path`. Only rank 0 may hold one."""
 
-    def __init__(self, path: Path, discarded_path: Path) -> None:
+    def __init__(self, path: Path, discarded_path: Path, writer: RunWriter) -> None:
         self.path = path
         self.discarded_path = discarded_path
-        self.last_step: int | None = None  # of the newest line; None while there is none
+        self.writer = writer
 
     def resume(self, step: int) -> None:
         """Keep the lines up to `step`, the checkpoint's. Later lines, and a half-written last one of a killed process,
-        move to `discarded_path`."""
-        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else []
-        kept: list[bytes] = []
-        discarded: list[bytes] = []
-        for number, line in enumerate(lines, start=1):
+        move to `discarded_path`. Raises UserError where an earlier line is damaged."""
+        written = self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else []
+        waiting = self.writer.take_waiting(self.path)  # at a rollback on a full disk
+        num_kept = len(written)
+        for number, line in enumerate(written, start=1):
             record = parsed(line)
-            if record is None and number < len(lines):
+            if record is None and number < len(written):
                 raise UserError(f"{self.path}: line {number} is no JSON object with a step; restore or remove the file")
-            (discarded if record is None or record["step"] > step else kept).append(line)
-        if discarded:
-            with self.discarded_path.open("ab") as file:
-                file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in discarded)
-            write_atomically(self.path, b"".join(kept))
-        last = parsed(kept[-1]) if kept else None
-        self.last_step = last["step"] if last else None
+            if record is None or record["step"] > step:
+                num_kept = min(num_kept, number - 1)  # steps only grow
+        for line in written[num_kept:]:
+            self.writer.append_line(self.discarded_path, line if line.endswith(b"\n") else line + b"\n")
+        if num_kept < len(written):
+            os.truncate(self.path, sum(map(len, written[:num_kept])))  # needs no space, whatever the disk has left
+        for line in waiting:
+            is_later = json.loads(line)["step"] > step
+            self.writer.append_line(self.discarded_path if is_later else self.path, line)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write `record` as one line; it must hold an integer `step`."""
-        self.last_step = int(record["step"])
-        # Opened each time: a line is in the file when this returns, and a file moved aside is never written to.
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self.writer.append(self.path, record)
 
 
 def read_metrics(path: Path, position: int = 0) -> tuple[list[dict[str, Any]], int]:

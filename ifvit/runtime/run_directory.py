@@ -12,6 +12,7 @@ from ifvit.config.errors import UserError
 from ifvit.config.loading import leaves, read_yaml, resolved_yaml, validate_recipe
 from ifvit.config.schema import Recipe
 from ifvit.runtime.files import write_atomically
+from ifvit.runtime.run_writer import RunWriter
 
 # What may differ between two starts of one run: how long, how it is logged and saved, on what it runs, and where things
 # lie. What lies there is compared by its digest. The micro-batch changes no sample and no draw, and with another number
@@ -39,7 +40,7 @@ CHANGEABLE = (
 
 
 class RunDirectory:
-    """Names inside one run's folder, and the lock on it while this object lives."""
+    """Names inside one run's folder, the lock on it while this object lives, and the writer of its logs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,6 +57,7 @@ class RunDirectory:
         self.evaluation = path / "evaluation"
         self.lock_file = path / "lock"
         self.held_lock: IO[str] | None = None
+        self.writer = RunWriter(path)
 
     def heartbeat_file(self, rank: int) -> Path:
         """Where a rank says, about every second, where it is."""
@@ -140,6 +142,9 @@ def open_run(recipe: Recipe) -> tuple[RunDirectory, bool]:
             folder.mkdir(exist_ok=True)
         for file in run.logs.glob("heartbeat-rank-*.json"):  # of an earlier start, maybe with more ranks
             file.unlink()
+        for file in (run.metrics_file, run.discarded_metrics_file, run.bad_steps_file, run.rollbacks_file):
+            if file.is_file():
+                file.open("ab").close()  # what cannot be written later is survived; what cannot be now is a mistake
         write_atomically(run.recipe_file, resolved_yaml(recipe).encode())
     except UserError:
         run.release()

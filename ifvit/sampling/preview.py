@@ -8,6 +8,8 @@ import torch.distributed as dist
 
 from ifvit.config.schema import Recipe
 from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.files import atomic_file
+from ifvit.runtime.outage import Outage
 from ifvit.sampling.grid import labelled_grid
 from ifvit.sampling.sampler import Sampler
 from ifvit.training.averaged_model import AveragedModel
@@ -15,7 +17,8 @@ from ifvit.training.state import StepResult, TrainState
 
 
 class PreviewHook:
-    """Writes samples/step-....png every `sampling.every_steps` steps and at the end. The ranks share the prompts."""
+    """Writes samples/step-....png every `sampling.every_steps` steps and at the end, unless the disk is full. The ranks
+    share the prompts."""
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class PreviewHook:
         self.on_grid = on_grid
         self.notice = notice
         self.sampled_step = 0
+        self.outage = Outage(f"{folder}: sample grids", "without them")
 
     def on_start(self, state: TrainState) -> None:
         self.sampled_step = state.step
@@ -62,6 +66,9 @@ class PreviewHook:
             weights = f"EMA {self.averaged.decay:g}"
             title = f"{self.recipe.name}, step {step}, guidance scale {guidance_scale:g}, {weights}. {self.notice}"
             path = self.folder / f"step-{step:08d}.png"
-            labelled_grid(np.stack(ordered), prompts, title).save(path)
-            self.on_grid(path, step)
+            grid = labelled_grid(np.stack(ordered), prompts, title)
+            with self.outage.survived():
+                with atomic_file(path) as file:
+                    grid.save(file, format="PNG")
+                self.on_grid(path, step)
         self.sampled_step = step

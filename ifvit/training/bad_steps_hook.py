@@ -11,7 +11,7 @@ from torch import Tensor
 from ifvit.config.schema import BadStepsConfig
 from ifvit.runtime.agreement import gathered
 from ifvit.runtime.distributed import Ranks
-from ifvit.runtime.files import append_json_line
+from ifvit.runtime.run_writer import RunWriter
 from ifvit.training.bad_steps import BadSteps, KnownStep, Verdict
 from ifvit.training.delayed_values import DelayedValues
 from ifvit.training.state import NonFiniteError, StepResult, TrainState
@@ -33,13 +33,14 @@ class BadStepsHook:
     was skipped is the same on all of them.
 
     Args:
-        log_file: gets a line per skipped step, from rank 0.
+        log_file: gets a line per skipped step, from rank 0, by the `writer`.
     """
 
-    def __init__(self, config: BadStepsConfig, ranks: Ranks, log_file: Path) -> None:
+    def __init__(self, config: BadStepsConfig, ranks: Ranks, log_file: Path, writer: RunWriter) -> None:
         self.config = config
         self.ranks = ranks
         self.log_file = log_file
+        self.writer = writer
         self.delayed: DelayedValues[MadeStep] = DelayedValues()
         self.mean_loss: Tensor | None = None  # of the step that is being made, where spikes are watched for
         self.reason = ""  # of the last skipped step of this process
@@ -108,7 +109,7 @@ class BadStepsHook:
                 "loss_by_rank": losses,
                 "sample_ids_by_rank": ids,
             }
-            append_json_line(self.log_file, record)
+            self.writer.append(self.log_file, record)
             line = f"step {known.step} is skipped: {self.reason}; its sample ids are in {self.log_file}"
             print(line, file=sys.stderr, flush=True)
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import resource
 from typing import Any
 
 from ifvit.checkpoint.saver import SaveError
@@ -22,4 +23,6 @@ def overheard_run(ranks: Ranks, faults: str = "", **arguments: Any) -> tuple[int
         outcome = str(error)
     finally:
         del os.environ[VARIABLE]
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # the disk may have been left full
     return outcome, told.getvalue()

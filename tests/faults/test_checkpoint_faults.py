@@ -17,7 +17,7 @@ from ifvit.checkpoint.verification import verify
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.fault_injection import VARIABLE
 from tests.distributed.rank_pool import RankPool
-from tests.distributed.training_runs import assert_bit_equal
+from tests.distributed.training_runs import assert_bit_equal, assert_same_outcome, curve
 from tests.faults.overheard_runs import overheard_run
 from tests.faults.training_processes import TrainingProcesses
 from tests.forked_process import exit_code, forked
@@ -72,9 +72,12 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, capfd: pytest.Cap
 def overheard(pools: dict[int, RankPool], shards_root: Path) -> Overheard:
     """`overheard(world_size, runs_root, *overrides, faults="")`: outcome and standard error of each rank of a run."""
 
-    def run(world_size: int, runs_root: Path, *overrides: str, faults: str = "") -> list[tuple[int | str, str]]:
+    def run(
+        world_size: int, runs_root: Path, *overrides: str, faults: str = "", records_samples: bool = True
+    ) -> list[tuple[int | str, str]]:
         given = [f"train.micro_batch_size={8 // world_size}", *overrides]
         arguments = {"shards_root": shards_root, "runs_root": runs_root, "overrides": given}
+        arguments["records_samples"] = records_samples
         return pools[world_size].run(overheard_run, faults=faults, **arguments)
 
     return run
@@ -103,6 +106,54 @@ def test_saves_that_fail_on_one_rank_end_the_run_on_all(overheard: Overheard, tm
         assert "The newest checkpoint is step 2" in str(outcome)
     assert "checkpoint of step 3 FAILED on rank 1 while writing" in outcomes[1][1]
     assert [path.name for path in (tmp_path / "tiny/checkpoints").iterdir()] == ["step-00000001", "step-00000002"]
+
+
+GRIDS = ["sampling.prompts=[A red bus., Two cats.]", "sampling.num_inference_steps=3", "sampling.every_steps=2"]
+
+
+@pytest.mark.fault(
+    "F05",
+    injected="no space left for any file of the run, from step 3 to the end of step 6",
+    detected="said on stderr once, for metrics and logs, for sample grids and for each failed save",
+    recovered="the run goes on; its metrics wait in memory and are in the file, each step once, when there is space",
+    lost="the sample grids made meanwhile",
+)
+def test_a_disk_that_is_full_for_a_while_loses_no_metrics(
+    overheard: Overheard, undisturbed: Path, tmp_path: Path
+) -> None:
+    overrides = ["train.micro_batch_size=4", "checkpoint.every_steps=2", "checkpoint.asynchronous=false", *GRIDS]
+    faults = "step.data:3=full; step.data:7=space"
+    ((code, told),) = overheard(1, tmp_path, *overrides, faults=faults, records_samples=False)
+    assert code == 0
+    for what in ("metrics and logs", "sample grids"):
+        assert (
+            told.count(f"{what} CANNOT BE WRITTEN: File too large") == told.count(f"{what} can be written again") == 1
+        )
+    assert_same_outcome(tmp_path, undisturbed)
+    assert saved_steps(tmp_path / "tiny/checkpoints") == [2, 8]
+    grids = [f"step-{step:08d}.png" for step in (2, 8)]
+    assert sorted(path.name for path in (tmp_path / "tiny/samples").iterdir()) == grids
+
+
+@pytest.mark.fault(
+    "F05",
+    injected="no space left for any file of a run of two ranks, from step 5 on",
+    detected="said on stderr once, and for each failed save; at the end how many lines of metrics are lost",
+    recovered="the run goes on until checkpoint.max_failed_saves failed in a row; the same command goes on exactly",
+    lost="steps after the last save that worked",
+)
+def test_a_full_disk_ends_the_run_by_its_failed_saves_alone(
+    overheard: Overheard, undisturbed_pair: Path, tmp_path: Path
+) -> None:
+    overrides = ["checkpoint.every_steps=1", "checkpoint.max_failed_saves=3", "checkpoint.asynchronous=false", *GRIDS]
+    outcomes = overheard(2, tmp_path, *overrides, faults="step.data:5=full", records_samples=False)
+    assert ["3 saves in a row failed, the last at step 7" in str(outcome) for outcome, _ in outcomes] == [True, True]
+    told = outcomes[0][1]
+    assert told.count("metrics and logs CANNOT BE WRITTEN") == told.count("sample grids CANNOT BE WRITTEN") == 1
+    assert "lines that are lost: 3 of metrics.jsonl" in told
+    assert [record["step"] for record in curve(tmp_path)] == [1, 2, 3, 4]
+    assert [code for code, _ in overheard(2, tmp_path, *overrides, records_samples=False)] == [0, 0]
+    assert_same_outcome(tmp_path, undisturbed_pair)
 
 
 def flip_byte(file: Path) -> None:

@@ -7,11 +7,12 @@ import pytest
 
 from ifvit.config.errors import UserError
 from ifvit.runtime.metrics import MetricsLog, read_last_metrics, read_metrics
+from ifvit.runtime.run_writer import RunWriter
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> MetricsLog:
-    return MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "metrics.discarded.jsonl")
+    return MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "metrics.discarded.jsonl", RunWriter(tmp_path))
 
 
 def steps(path: Path) -> list[int]:
@@ -23,7 +24,6 @@ def test_a_line_is_in_the_file_when_append_returns(log: MetricsLog) -> None:
     assert log.path.read_text() == '{"step": 10, "loss": 0.1}\n'
     log.append({"step": 20, "loss": 1 / 3})
     assert [json.loads(line)["loss"] for line in log.path.read_text().splitlines()] == [0.1, 1 / 3]
-    assert log.last_step == 20
 
 
 def test_resume_moves_what_is_done_anew(log: MetricsLog) -> None:
@@ -32,7 +32,6 @@ def test_resume_moves_what_is_done_anew(log: MetricsLog) -> None:
     log.resume(20)
     assert steps(log.path) == [10, 20]
     assert steps(log.discarded_path) == [30, 40]
-    assert log.last_step == 20
     log.append({"step": 30})
     log.resume(10)
     assert steps(log.path) == [10]
@@ -58,7 +57,7 @@ def test_a_last_line_without_its_end_may_be_cut_inside_a_number(log: MetricsLog)
 
 def test_resume_without_a_file_starts_one(log: MetricsLog) -> None:
     log.resume(0)
-    assert log.last_step is None
+    assert not log.path.exists()
     assert not log.discarded_path.exists()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,6 +186,25 @@ def test_a_read_only_place_is_one_clear_line(runs_root: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Path, "mkdir", refuse)  # tests run as root, whom no mode keeps out
     with pytest.raises(UserError, match="Read-only file system"):
+        open_run(recipe_with(runs_root))
+
+
+def test_a_log_that_cannot_be_written_is_a_mistake_at_the_start(
+    runs_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later it would be survived."""
+    run, _ = open_run(recipe_with(runs_root))
+    run.release()
+    run.metrics_file.touch()
+    opened = Path.open
+
+    def open_others(path: Path, mode: str = "r", **options: Any) -> Any:
+        if path == run.metrics_file and mode != "r":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", open_others)
+    with pytest.raises(UserError, match=r"cannot write the run .*: Permission denied"):
         open_run(recipe_with(runs_root))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ifvit.runtime.metrics import MetricsLog
+from ifvit.runtime.run_writer import RunWriter
 from ifvit.runtime.tracking import MlflowTracker, default_tracking_uri
 
 PARAMS = {"optimizer.learning_rate": 0.1, "train.max_steps": 10}
@@ -18,7 +19,7 @@ class TrackedRun:
         self.folder = folder
         self.store = store
         self.experiment = experiment
-        self.metrics = MetricsLog(folder / "metrics.jsonl", folder / "metrics.discarded.jsonl")
+        self.metrics = MetricsLog(folder / "metrics.jsonl", folder / "metrics.discarded.jsonl", RunWriter(folder))
 
     def tracker(self, tracking_uri: str | None = None, **changes: Any) -> MlflowTracker:
         arguments: dict[str, Any] = {

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from ifvit.config.schema import BadStepsConfig
 from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.run_writer import RunWriter
 from ifvit.training.bad_steps_hook import BadStepsHook
 from ifvit.training.state import BadStepsRecord, NonFiniteError, StepResult, TrainState
 
@@ -28,7 +29,7 @@ class Steps:
 
     def __init__(self, log_file: Path, **options: Any) -> None:
         self.state = TrainState()
-        self.hook = BadStepsHook(BadStepsConfig(**options), Ranks(), log_file)
+        self.hook = BadStepsHook(BadStepsConfig(**options), Ranks(), log_file, RunWriter(log_file.parent))
         self.hook.on_start(self.state)
 
     def make(self, *losses: float) -> list[bool | None]:
@@ -105,7 +106,7 @@ def test_too_many_are_not_saved(tmp_path: Path) -> None:
 
 
 def test_a_run_that_ended_with_too_many_ends_again(tmp_path: Path) -> None:
-    hook = BadStepsHook(BadStepsConfig(max_in_a_row=2), Ranks(), tmp_path / "log")
+    hook = BadStepsHook(BadStepsConfig(max_in_a_row=2), Ranks(), tmp_path / "log", RunWriter(tmp_path))
     state = TrainState(step=7, skipped_batches=3, bad_steps=BadStepsRecord(total=2, in_a_row=2, last_batch=8))
     with pytest.raises(NonFiniteError, match="2 bad steps in a row, up to step 6;"):
         hook.on_start(state)
