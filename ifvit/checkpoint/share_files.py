@@ -28,7 +28,8 @@ def write_share(folder: Path, buffer: HostBuffer, rank: int, step: int, tell: Te
         fault_point("checkpoint.file_written", step)
         return name, written
 
-    folder.mkdir(parents=True, exist_ok=True)  # by the first rank that comes
+    tell(f"making {folder}")
+    folder.mkdir(exist_ok=True)  # by the first rank that comes; a run's folder that was removed is not made again
     files = dict(in_daemon_threads(write, list(buffer.rows), WRITING_THREADS))
     parts = [(piece.name, piece.start, piece.numel) for piece in buffer.pieces]
     write_atomically(folder / report_file(rank), sealed_json({"files": files, "parts": parts}))

@@ -1,6 +1,7 @@
 """Saving beside training: one at a time, nothing acknowledged before it exists, failures counted and told."""
 
 import itertools
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,15 @@ def test_failures_in_a_row_end_the_run(tmp_path: Path, monkeypatch: pytest.Monke
         save(saver, step)
     with pytest.raises(SaveError, match=r"2 saves in a row failed, the last at step 5: rank 0: .*disk.* is step 3"):
         save(saver, 5)
+
+
+def test_a_run_whose_folder_was_removed_is_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a run would stand there, without its recipe."""
+    saver = make_saver(tmp_path / "run/checkpoints")
+    shutil.rmtree(tmp_path / "run")
+    save(saver, 1)
+    assert "step 1 FAILED" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_no_number_is_not_saved(tmp_path: Path) -> None:
