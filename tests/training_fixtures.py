@@ -8,15 +8,15 @@ import pytest
 
 from tests.distributed.rank_pool import RankPool
 
-Train = Callable[..., list[int | str]]
+Train = Callable[..., list[Any]]
 
 
 @pytest.fixture(scope="session")
 def pools() -> Iterator[dict[int, RankPool]]:
     """Ranks that stay alive, by world size."""
-    started = {world_size: RankPool(world_size) for world_size in (1, 2)}
-    yield started
-    for pool in started.values():
+    pools = {world_size: RankPool(world_size) for world_size in (1, 2)}
+    yield pools
+    for pool in pools.values():
         pool.close()
 
 
@@ -33,12 +33,15 @@ def shards_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def train(pools: dict[int, RankPool], shards_root: Path) -> Train:
-    """`train(world_size, runs_root, *overrides)`: the exit codes by rank of a run of `training_runs.RUN`."""
+    """`train(world_size, runs_root, *overrides)`: the exit codes by rank of a run of `training_runs.RUN`, or by rank
+    what another `function` that makes such a run returns. More arguments are the function's."""
     from tests.distributed.training_runs import train_run
 
-    def run(world_size: int, runs_root: Path, *overrides: str, **arguments: Any) -> list[int | str]:
+    def run(
+        world_size: int, runs_root: Path, *overrides: str, function: Callable[..., Any] = train_run, **arguments: Any
+    ) -> list[Any]:
         given = {"shards_root": shards_root, "runs_root": runs_root, "overrides": list(overrides)} | arguments
-        return pools[world_size].run(train_run, **given)
+        return pools[world_size].run(function, **given)
 
     return run
 
@@ -48,4 +51,12 @@ def undisturbed(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight steps on one rank at stage 1, in one go. Not to be written to."""
     root = tmp_path_factory.mktemp("undisturbed")
     assert train(1, root) == [0]
+    return root
+
+
+@pytest.fixture(scope="session")
+def undisturbed_pair(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight steps on two ranks at stage 1, in one go. Not to be written to."""
+    root = tmp_path_factory.mktemp("undisturbed_pair")
+    assert train(2, root) == [0, 0]
     return root

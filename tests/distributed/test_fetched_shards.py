@@ -77,7 +77,7 @@ def test_ranks_that_see_different_shards_are_refused(
     other = tmp_path / "other"
     make_shards(tiny_recipe(draw_coco(tmp_path / "coco", num_images=10), other))
     roots = [str(shards_root), str(other)]
-    message, code = train(pools, roots, tmp_path / "cache", tmp_path, "train.micro_batch_size=4")
+    message, code = train(pools, roots, tmp_path / "cache", tmp_path)
     assert code == 2
     assert "has other shards on rank 1 than on rank 0 (1 of 2 ranks differ)" in str(message)
     assert not (tmp_path / "tiny").exists()
@@ -90,7 +90,7 @@ def test_first_shards_that_are_damaged_end_all_ranks_before_the_first_step(
         if ".tar" in name:
             server.files[name] = content[:-1] + bytes([content[-1] ^ 1])
     roots = [f"{server.url}/set{SIGNATURE}"] * 2
-    message, code = train(pools, roots, tmp_path / "cache", tmp_path / "runs", "train.micro_batch_size=4")
+    message, code = train(pools, roots, tmp_path / "cache", tmp_path / "runs")
     assert code == 2
     assert "also when fetched again; upload it again" in str(message) and "secret" not in str(message)
 
@@ -99,8 +99,7 @@ def test_too_small_a_cache_is_refused_before_there_is_a_run(
     pools: dict[int, RankPool], server: RangeServer, tmp_path: Path
 ) -> None:
     roots = [f"{server.url}/set{SIGNATURE}"] * 2
-    overrides = ("train.micro_batch_size=4", "data.cache_bytes=60000")
-    message, code = train(pools, roots, tmp_path / "cache", tmp_path / "runs", *overrides)
+    message, code = train(pools, roots, tmp_path / "cache", tmp_path / "runs", "data.cache_bytes=60000")
     assert code == 2
     assert "data.cache_bytes: is 60,000; the index of" in str(message) and "ranks on a machine: 2" in str(message)
     assert not (tmp_path / "runs").exists()

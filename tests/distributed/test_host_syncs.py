@@ -5,19 +5,17 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.host_syncs import counted_run
-from tests.distributed.rank_pool import RankPool
+from tests.training_fixtures import Train
 
 # Read a tensor that no device computes: a count of the ranks, and a copy of last step's numbers that has arrived.
 ON_THE_CPU = {"ifvit/training/stopping.py:agree", "ifvit/training/delayed_values.py:take"}
 
 
 @pytest.mark.parametrize("zero_stage, precision", [(0, "fp32"), (1, "fp32"), (1, "bf16"), (2, "bf16"), (3, "bf16")])
-def test_no_value_is_read_in_twenty_steps(
-    pools: dict[int, RankPool], shards_root: Path, tmp_path: Path, zero_stage: int, precision: str
-) -> None:
+def test_no_value_is_read_in_twenty_steps(train: Train, tmp_path: Path, zero_stage: int, precision: str) -> None:
     overrides = [f"runtime.zero_stage={zero_stage}", f"train.precision={precision}", "train.micro_batch_size=2"]
     overrides += ["train.max_grad_norm=1.0", "train.activation_checkpointing=0.5"]
-    counted, *_ = pools[2].run(counted_run, shards_root=shards_root, runs_root=tmp_path, overrides=overrides)
+    counted, *_ = train(2, tmp_path, *overrides, function=counted_run)
     ours = {place: number for place, number in counted.items() if place.startswith("ifvit/")}
     theirs = {place: number for place, number in counted.items() if place.startswith("deepspeed/")}
     print(f"DeepSpeed's own at stage {zero_stage} in {precision}, 20 steps: {theirs}")

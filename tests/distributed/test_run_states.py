@@ -12,11 +12,11 @@ def overview(runs_root: Path) -> RunOverview:
 
 
 def test_a_run_stopped_by_a_signal_and_then_finished(train: Train, tmp_path: Path) -> None:
-    train(2, tmp_path, "train.micro_batch_size=4", signal_rank=1)
+    train(2, tmp_path, signal_rank=1)
     stopped = overview(tmp_path)
     assert (stopped.state, stopped.step, stopped.checkpoint_step, stopped.starts) == ("interrupted", 3, 3, 1)
     assert "SIGUSR1" in str(stopped.reason)
-    train(2, tmp_path, "train.micro_batch_size=4")
+    train(2, tmp_path)
     finished = overview(tmp_path)
     assert (finished.state, finished.step, finished.max_steps, finished.starts) == ("finished", 8, 8, 2)
     assert (finished.checkpoint_step, finished.seconds_left) == (8, 0)

@@ -37,68 +37,57 @@ TELLING = [
     ((2, 1), (0, 2)),
     ((3, 2), (3, 2)),
 ]
-Runs = Callable[[Topology, str], Path]
+Runs = Callable[[Topology, str, int], Path]
 
 
 @pytest.fixture(scope="module")
-def saved(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """A run of a topology and a precision up to SAVED_STEP. Not to be written to."""
+def runs(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A run of a topology and a precision in one go up to a step. Not to be written to."""
 
     @cache
-    def run(topology: Topology, precision: str) -> Path:
-        root = tmp_path_factory.mktemp("saved")
-        stop = (f"train.max_steps={SAVED_STEP}", f"train.precision={precision}")
-        assert set(train(topology.world_size, root, *topology.overrides, *stop)) == {0}
+    def run(topology: Topology, precision: str, last_step: int) -> Path:
+        root = tmp_path_factory.mktemp("run")
+        make_steps(train, root, topology, precision, last_step)
         return root
 
     return run
 
 
-@pytest.fixture(scope="module")
-def whole(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """A run of a topology and a precision up to LAST_STEP in one go. Not to be written to."""
-
-    @cache
-    def run(topology: Topology, precision: str) -> Path:
-        root = tmp_path_factory.mktemp("whole")
-        stop = (f"train.max_steps={LAST_STEP}", f"train.precision={precision}")
-        assert set(train(topology.world_size, root, *topology.overrides, *stop)) == {0}
-        return root
-
-    return run
-
-
-def go_on(train: Train, root: Path, there: Path, topology: Topology, precision: str) -> None:
-    """Continue a copy of the run in `there`, below `root`, at `topology`."""
-    shutil.copytree(there, root, dirs_exist_ok=True)
-    stop = (f"train.max_steps={LAST_STEP}", f"train.precision={precision}")
+def make_steps(train: Train, root: Path, topology: Topology, precision: str, last_step: int) -> None:
+    stop = (f"train.max_steps={last_step}", f"train.precision={precision}")
     assert set(train(topology.world_size, root, *topology.overrides, *stop)) == {0}
 
 
-def check_pair(train: Train, root: Path, saved: Runs, whole: Runs, source: Topology, target: Topology) -> None:
-    go_on(train, root, saved(source, "fp32"), target, "fp32")
+def go_on(train: Train, root: Path, runs: Runs, source: Topology, target: Topology, precision: str) -> None:
+    """To LAST_STEP in `root` at `target`, from where `source` was at SAVED_STEP."""
+    shutil.copytree(runs(source, precision, SAVED_STEP), root, dirs_exist_ok=True)
+    make_steps(train, root, target, precision, LAST_STEP)
+
+
+def check_pair(train: Train, root: Path, runs: Runs, source: Topology, target: Topology) -> None:
+    go_on(train, root, runs, source, target, "fp32")
     if source == target:
-        assert_bit_equal(root, whole(source, "fp32"))
+        assert_bit_equal(root, runs(source, "fp32", LAST_STEP))
     else:
-        assert_same_to_summation_order(root, whole(Topology(1, 1), "fp32"))
+        assert_same_to_summation_order(root, runs(Topology(1, 1), "fp32", LAST_STEP))
 
 
 @pytest.mark.parametrize("source, target", TELLING, ids=str)
 def test_telling_pairs(
-    source: tuple[int, int], target: tuple[int, int], train: Train, saved: Runs, whole: Runs, tmp_path: Path
+    source: tuple[int, int], target: tuple[int, int], train: Train, runs: Runs, tmp_path: Path
 ) -> None:
-    check_pair(train, tmp_path, saved, whole, Topology(*source), Topology(*target))
+    check_pair(train, tmp_path, runs, Topology(*source), Topology(*target))
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("target", TOPOLOGIES, ids=str)
 @pytest.mark.parametrize("source", TOPOLOGIES, ids=str)
-def test_every_pair(source: Topology, target: Topology, train: Train, saved: Runs, whole: Runs, tmp_path: Path) -> None:
-    check_pair(train, tmp_path, saved, whole, source, target)
+def test_every_pair(source: Topology, target: Topology, train: Train, runs: Runs, tmp_path: Path) -> None:
+    check_pair(train, tmp_path, runs, source, target)
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("topology", [each for each in TOPOLOGIES if each.zero_stage], ids=str)
-def test_bf16_goes_on_bit_for_bit(topology: Topology, train: Train, saved: Runs, whole: Runs, tmp_path: Path) -> None:
-    go_on(train, tmp_path, saved(topology, "bf16"), topology, "bf16")
-    assert_bit_equal(tmp_path, whole(topology, "bf16"))
+def test_bf16_goes_on_bit_for_bit(topology: Topology, train: Train, runs: Runs, tmp_path: Path) -> None:
+    go_on(train, tmp_path, runs, topology, topology, "bf16")
+    assert_bit_equal(tmp_path, runs(topology, "bf16", LAST_STEP))

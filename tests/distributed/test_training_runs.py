@@ -73,7 +73,7 @@ def test_bf16_keeps_float32_weights_from_the_first_step(train: Train, tmp_path: 
     """DeepSpeed rounds the initial weights to bf16; ours start as the exact float32 ones."""
     for precision in ("bf16", "fp32"):
         overrides = [f"train.precision={precision}", f"runtime.zero_stage={zero_stage}"]
-        train(2, tmp_path / precision, *overrides, "train.max_steps=1", "train.micro_batch_size=4")
+        train(2, tmp_path / precision, *overrides, "train.max_steps=1")
     bf16, fp32 = final_tensors(tmp_path / "bf16"), final_tensors(tmp_path / "fp32")
     weights = [name for name in fp32 if name.startswith("weights/")]
     assert all(torch.equal(bf16[name], fp32[name]) for name in weights)  # the first learning rate is 0
@@ -83,7 +83,7 @@ def test_sample_grids_are_the_same_at_stage_3(train: Train, tmp_path: Path) -> N
     prompts = ["sampling.prompts=[A red bus., Two cats.]", "sampling.num_inference_steps=4", "train.max_steps=2"]
     grids = []
     for world_size, zero_stage in ((1, 1), (2, 3)):
-        overrides = [f"runtime.zero_stage={zero_stage}", "train.micro_batch_size=4", *prompts]
+        overrides = [f"runtime.zero_stage={zero_stage}", *prompts]
         assert set(train(world_size, tmp_path / str(zero_stage), *overrides)) == {0}
         with Image.open(tmp_path / str(zero_stage) / "tiny/samples/step-00000002.png") as grid:
             grids.append(np.asarray(grid, dtype=np.int16))
@@ -93,7 +93,7 @@ def test_sample_grids_are_the_same_at_stage_3(train: Train, tmp_path: Path) -> N
 
 def test_users_mistakes_end_all_ranks_with_one_message(train: Train, undisturbed: Path, tmp_path: Path) -> None:
     assert train(2, tmp_path, "train.micro_batch_size=3", "train.global_batch_size=9")[1] == 2
-    message, code = train(2, undisturbed, "train.micro_batch_size=4", "optimizer.learning_rate=2.0e-3")
+    message, code = train(2, undisturbed, "optimizer.learning_rate=2.0e-3")
     assert code == 2
     assert "optimizer.learning_rate is 0.001 there and 0.002 here" in str(message)
 
@@ -115,11 +115,10 @@ def test_a_checkpoint_of_another_model_is_refused(train: Train, undisturbed: Pat
 
 
 def test_a_signal_on_one_rank_stops_all_at_the_same_step(train: Train, tmp_path: Path) -> None:
-    two_ranks = "train.micro_batch_size=4"
-    assert train(2, tmp_path / "parts", two_ranks, signal_rank=1) == [75, 75]
+    assert train(2, tmp_path / "parts", signal_rank=1) == [75, 75]
     assert [record["step"] for record in curve(tmp_path / "parts")] == [1, 2, 3]
-    assert train(2, tmp_path / "parts", two_ranks) == [0, 0]
-    train(2, tmp_path / "whole", two_ranks)
+    assert train(2, tmp_path / "parts") == [0, 0]
+    train(2, tmp_path / "whole")
     assert_bit_equal(tmp_path / "parts", tmp_path / "whole")
 
 
@@ -127,7 +126,7 @@ def test_a_signal_on_one_rank_stops_all_at_the_same_step(train: Train, tmp_path:
 def test_what_is_no_number_is_never_saved(train: Train, tmp_path: Path, zero_stage: int) -> None:
     """Saves fall between the logged steps, where nobody looks at the loss."""
     overrides = ["optimizer.learning_rate=1.0e+30", "checkpoint.every_steps=1", "tracking.log_every_steps=100"]
-    messages = train(2, tmp_path, *overrides, f"runtime.zero_stage={zero_stage}", "train.micro_batch_size=4")
+    messages = train(2, tmp_path, *overrides, f"runtime.zero_stage={zero_stage}")
     assert all("not finite" in str(message) for message in messages)
     assert all(tensor.isfinite().all() for tensor in final_tensors(tmp_path).values())
 
@@ -146,10 +145,10 @@ def test_shards_may_move_and_must_not_change(train: Train, shards_root: Path, tm
 
 
 def test_a_damaged_log_ends_both_ranks_with_one_message(train: Train, tmp_path: Path) -> None:
-    train(2, tmp_path, "train.max_steps=2", "train.micro_batch_size=4")
+    train(2, tmp_path, "train.max_steps=2")
     log = tmp_path / "tiny/metrics.jsonl"
     log.write_text("not json\n" + log.read_text())
-    message, code = train(2, tmp_path, "train.micro_batch_size=4")
+    message, code = train(2, tmp_path)
     assert "metrics.jsonl: line 1" in str(message)
     assert code == 2
 

@@ -81,7 +81,7 @@ def test_validation_does_not_change_training(train: Train, both_splits: Path, tm
 
 
 def test_a_missing_split_leaves_no_run_behind(train: Train, tmp_path: Path) -> None:
-    message, code = train(2, tmp_path, "data.validation_split=held_out", "train.micro_batch_size=4")
+    message, code = train(2, tmp_path, "data.validation_split=held_out")
     assert code == 2
     assert "python -m data_prep shards RECIPE --split held_out" in str(message)
     assert not (tmp_path / "tiny").exists()

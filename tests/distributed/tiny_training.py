@@ -1,6 +1,7 @@
 """A few steps of the smallest model on made-up batches, without files, inside the ranks of a pool."""
 
-import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,6 @@ from ifvit.diffusion.objective import Objective
 from ifvit.diffusion.schedule import NoiseSchedule
 from ifvit.model.uvit import UViT
 from ifvit.runtime.distributed import Ranks
-from ifvit.runtime.fault_injection import VARIABLE
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.fragments import MOMENTS
@@ -22,6 +22,7 @@ from ifvit.training.gathering import gather_parameters
 from ifvit.training.loop import train
 from ifvit.training.phases import Phases
 from ifvit.training.state import StepOutcome, StepResult, TrainState
+from tests.injected_faults import injected
 
 ROWS, DECAYS = 8, (0.9, 0.5)
 # No size is a multiple of two ranks' alignment: parts are padded.
@@ -69,17 +70,21 @@ def train_tiny(
     ranks: Ranks,
     zero_stage: int = 1,
     micro_batch_size: int = 2,
+    rows: int = ROWS,
     faults: str = "",
     skipped_step: int | None = None,
     updates_before: int = 0,
     steps: int = 4,
     train_fields: dict[str, Any] | None = None,
     runtime_fields: dict[str, Any] | None = None,
+    decays: Sequence[float] = DECAYS,
+    watching: AbstractContextManager[object] = nullcontext(),  # noqa: B008 (has no state)
 ) -> dict[str, Any]:
     """By name: losses, grad_norms, skipped, is_unchanged (by step: weights and moments as after the step before),
-    optimizer_step, and whole tensors: weights, exp_avg, exp_avg_sq, each decay. `skipped_step` counts from 1."""
+    optimizer_step, and whole tensors: weights, exp_avg, exp_avg_sq, each decay. `skipped_step` counts from 1; the steps
+    are made inside `watching`."""
     config = TrainConfig.model_validate(
-        {"max_steps": steps, "global_batch_size": ROWS, "micro_batch_size": micro_batch_size, "precision": "fp32"}
+        {"max_steps": steps, "global_batch_size": rows, "micro_batch_size": micro_batch_size, "precision": "fp32"}
         | (train_fields or {})
     )
     runtime = RuntimeConfig.model_validate({"zero_stage": zero_stage} | (runtime_fields or {}))
@@ -89,18 +94,15 @@ def train_tiny(
         engine.create_moments(updates_before)
     if skipped_step is not None:
         skip_in_step(engine, skipped_step)
-    ema = Ema(engine.fragments, DECAYS)
-    rows = ROWS // ranks.world_size
-    batch = made_up_batch().rows(ranks.rank * rows, (ranks.rank + 1) * rows)
+    ema = Ema(engine.fragments, decays)
+    local_rows = rows // ranks.world_size
+    batch = made_up_batch(rows).rows(ranks.rank * local_rows, (ranks.rank + 1) * local_rows)
     null_prompt_embeds = torch.zeros(MODEL.num_text_tokens, MODEL.text_hidden_size)
-    objective = Objective(NoiseSchedule(DiffusionConfig()), 1.0, null_prompt_embeds, seed=0, global_batch_size=ROWS)
+    objective = Objective(NoiseSchedule(DiffusionConfig()), 1.0, null_prompt_embeds, seed=0, global_batch_size=rows)
     recorder = Recorder(ranks, engine)
-    os.environ[VARIABLE] = faults
-    try:
-        batches = (batch for _ in range(steps))
+    batches = (batch for _ in range(steps))
+    with injected(faults), watching:
         train(TrainState(), engine, objective, batches, ema, [recorder], config, OPTIMIZER, Phases())
-    finally:
-        del os.environ[VARIABLE]
     states = recorder.states
     values = {"weights": [fragment.weight for fragment in engine.fragments]}
     values |= {key: [engine.moment(fragment, key) for fragment in engine.fragments] for key in MOMENTS}
@@ -131,13 +133,13 @@ def skip_in_step(engine: DeepSpeedEngine, number: int) -> None:
     engine.step = step  # type: ignore[method-assign]
 
 
-def made_up_batch() -> Batch:
+def made_up_batch(rows: int) -> Batch:
     generator = torch.Generator().manual_seed(1)
     return Batch(
-        moments=torch.randn(ROWS, 2 * MODEL.in_channels, MODEL.sample_size, MODEL.sample_size, generator=generator),
-        prompt_embeds=torch.randn(ROWS, MODEL.num_text_tokens, MODEL.text_hidden_size, generator=generator),
+        moments=torch.randn(rows, 2 * MODEL.in_channels, MODEL.sample_size, MODEL.sample_size, generator=generator),
+        prompt_embeds=torch.randn(rows, MODEL.num_text_tokens, MODEL.text_hidden_size, generator=generator),
         input_ids=None,
-        is_dropped=torch.zeros(ROWS, dtype=torch.bool),
-        sample_ids=torch.arange(ROWS),
-        global_rows=torch.arange(ROWS),
+        is_dropped=torch.zeros(rows, dtype=torch.bool),
+        sample_ids=torch.arange(rows),
+        global_rows=torch.arange(rows),
     )

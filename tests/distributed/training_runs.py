@@ -18,6 +18,7 @@ from ifvit.training.state import NonFiniteError, ReplicaError, StepResult, Train
 from ifvit.training.stopping import StopHook
 from tests.distributed.drawn_samples import drawn_samples, recorded_samples
 from tests.drawn_coco import tiny_recipe
+from tests.injected_faults import injected
 
 RUN = [
     "model.depth=4",
@@ -26,6 +27,7 @@ RUN = [
     "optimizer.learning_rate=1.0e-3",
     "optimizer.warmup_steps=2",
     "train.global_batch_size=8",
+    "train.micro_batch_size=4",
     "train.caption_dropout_prob=0.3",
     "train.max_steps=8",
     "checkpoint.every_steps=4",
@@ -51,6 +53,7 @@ def train_run(
     overrides: list[str],
     signal_rank: int | None = None,
     *,
+    faults: str = "",
     records_samples: bool = True,
 ) -> int | str:
     """The exit code; for the user's mistakes the error's text on rank 0 and code 2 on the others.
@@ -61,7 +64,8 @@ def train_run(
     if ranks.rank == signal_rank:
         send_signal_in_step(3)
     try:
-        with recorded_samples(samples_file(runs_root, recipe.name)) if records_samples else nullcontext():
+        recording = recorded_samples(samples_file(runs_root, recipe.name)) if records_samples else nullcontext()
+        with injected(faults), recording:
             return run_training(recipe, ranks, torch.device("cpu"))
     except (UserError, NonFiniteError, ReplicaError) as error:
         return str(error)

@@ -1,7 +1,6 @@
-"""Training runs in the ranks of a pool in which something goes wrong, and what their logs then say."""
+"""Training runs in the ranks of a pool that are watched for bad numbers, and what their logs then say."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,7 @@ import torch
 import torch.distributed as dist
 
 from ifvit.runtime.distributed import Ranks
-from ifvit.runtime.fault_injection import VARIABLE
 from tests.distributed.training_runs import train_run
-
-
-def train_with_faults(ranks: Ranks, faults: str, **arguments: Any) -> int | str:
-    """`train_run` with IFVIT_FAULTS set to `faults`."""
-    os.environ[VARIABLE] = faults
-    try:
-        return train_run(ranks, **arguments)
-    finally:
-        del os.environ[VARIABLE]
 
 
 def count_reductions(ranks: Ranks, **arguments: Any) -> int:

@@ -2,19 +2,16 @@
 
 import contextlib
 import io
-import os
 import resource
 from typing import Any
 
 from ifvit.checkpoint.saver import SaveError
 from ifvit.runtime.distributed import Ranks
-from ifvit.runtime.fault_injection import VARIABLE
 from tests.distributed.training_runs import train_run
 
 
-def overheard_run(ranks: Ranks, faults: str = "", **arguments: Any) -> tuple[int | str, str]:
+def overheard_run(ranks: Ranks, **arguments: Any) -> tuple[int | str, str]:
     """What `train_run` returns, or the text of its SaveError, and this rank's standard error."""
-    os.environ[VARIABLE] = faults
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
@@ -22,7 +19,6 @@ def overheard_run(ranks: Ranks, faults: str = "", **arguments: Any) -> tuple[int
     except SaveError as error:
         outcome = str(error)
     finally:
-        del os.environ[VARIABLE]
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # the disk may have been left full
     return outcome, told.getvalue()

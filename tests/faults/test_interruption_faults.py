@@ -7,26 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.rank_pool import RankPool
-from tests.distributed.training_runs import assert_bit_equal, assert_same_outcome, curve, train_run
-from tests.faults.faulty_runs import train_with_faults
+from ifvit.checkpoint.layout import saved_steps
+from tests.distributed.training_runs import assert_bit_equal, assert_same_outcome, curve
 from tests.faults.training_processes import TrainingProcesses
 from tests.training_fixtures import Train
 
 GRIDS = ["sampling.prompts=[one dog, two cats]", "sampling.num_inference_steps=3", "sampling.every_steps=3"]
 
 
-@pytest.fixture(scope="module")
-def whole(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight steps on two ranks in one go."""
-    root = tmp_path_factory.mktemp("whole")
-    assert train(2, root, "train.micro_batch_size=4") == [0, 0]
-    return root
-
-
 @pytest.mark.fault(
     "F02",
-    injected="TERM, USR1, USR2 on one rank: while it loads, mid-step, at a save, at a sample grid",
+    injected="TERM, USR1, USR2 on one rank: while it loads, mid-step, at a save and beside one, at a sample grid",
     detected="all ranks agree at a step's end; rank 0 says which signal on which rank",
     recovered="saved, exit code 75, the same command goes on exactly",
     lost="nothing",
@@ -37,19 +28,20 @@ def whole(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("step.start@1=usr1", 0),
         ("step.backward@0:3=term", 3),
         ("step.checkpoint@1:4=usr2", 5),
+        ("checkpoint.write@1:4=sleep 0.5; step.data@1:5=term", 5),
         ("step.sampling@1:3=usr1", 4),
     ],
 )
 def test_a_signal_at_any_moment_stops_all_ranks_exactly(
-    pools: dict[int, RankPool], shards_root: Path, whole: Path, tmp_path: Path, faults: str, last_step: int
+    train: Train, undisturbed_pair: Path, tmp_path: Path, faults: str, last_step: int
 ) -> None:
-    arguments = {"shards_root": shards_root, "runs_root": tmp_path, "overrides": ["train.micro_batch_size=4", *GRIDS]}
-    assert pools[2].run(train_with_faults, faults=faults, **arguments) == [75, 75]
+    assert train(2, tmp_path, *GRIDS, faults=faults) == [75, 75]
     is_begun = (tmp_path / "tiny/metrics.jsonl").is_file()
     done = [record["step"] for record in curve(tmp_path)] if is_begun else []
     assert done == list(range(1, last_step + 1))
-    assert pools[2].run(train_run, **arguments) == [0, 0]
-    assert_bit_equal(tmp_path, whole)
+    assert max(saved_steps(tmp_path / "tiny/checkpoints"), default=0) == last_step
+    assert train(2, tmp_path, *GRIDS) == [0, 0]
+    assert_bit_equal(tmp_path, undisturbed_pair)
 
 
 @pytest.mark.fault(
@@ -59,13 +51,10 @@ def test_a_signal_at_any_moment_stops_all_ranks_exactly(
     recovered="the run ends as it would have, exit code 0, its last grid is there",
     lost="nothing",
 )
-def test_a_signal_in_the_last_step_is_no_interruption(
-    pools: dict[int, RankPool], shards_root: Path, whole: Path, tmp_path: Path
-) -> None:
-    arguments = {"shards_root": shards_root, "runs_root": tmp_path, "overrides": ["train.micro_batch_size=4", *GRIDS]}
-    assert pools[2].run(train_with_faults, faults="step.data:8=usr1", **arguments) == [0, 0]
+def test_a_signal_in_the_last_step_is_no_interruption(train: Train, undisturbed_pair: Path, tmp_path: Path) -> None:
+    assert train(2, tmp_path, *GRIDS, faults="step.data:8=usr1") == [0, 0]
     assert (tmp_path / "tiny/samples/step-00000008.png").is_file()
-    assert_bit_equal(tmp_path, whole)
+    assert_bit_equal(tmp_path, undisturbed_pair)
 
 
 @pytest.mark.fault(
@@ -76,13 +65,11 @@ def test_a_signal_in_the_last_step_is_no_interruption(
     lost="nothing",
 )
 def test_a_time_limit_stops_every_start_and_the_run_comes_to_its_end(
-    pools: dict[int, RankPool], shards_root: Path, whole: Path, tmp_path: Path
+    train: Train, undisturbed_pair: Path, tmp_path: Path
 ) -> None:
-    overrides = ["train.micro_batch_size=4", "runtime.max_hours=1.0e-6"]
-    arguments = {"shards_root": shards_root, "runs_root": tmp_path, "overrides": overrides}
-    codes = [pools[2].run(train_run, **arguments) for _ in range(8)]
+    codes = [train(2, tmp_path, "runtime.max_hours=1.0e-6") for _ in range(8)]
     assert codes == [[75, 75]] * 7 + [[0, 0]]
-    assert_bit_equal(tmp_path, whole)
+    assert_bit_equal(tmp_path, undisturbed_pair)
 
 
 def waits_for_rank_1(run_folder: Path) -> bool:
@@ -103,7 +90,7 @@ def waits_for_rank_1(run_folder: Path) -> bool:
     recovered="it ends at once; the same command goes on from the last checkpoint",
     lost="steps since the last checkpoint",
 )
-def test_a_second_signal_ends_a_rank_that_hangs(shards_root: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_second_signal_ends_a_rank_that_hangs(shards_root: Path, undisturbed_pair: Path, tmp_path: Path) -> None:
     with TrainingProcesses(tmp_path, shards_root, 2, faults="step.forward@1:6=sleep 600") as ranks:
         deadline = time.monotonic() + 240
         while not waits_for_rank_1(ranks.run_folder):
@@ -116,7 +103,7 @@ def test_a_second_signal_ends_a_rank_that_hangs(shards_root: Path, whole: Path, 
         assert ranks.wait(60, ranks=[0]) == [128 + signal.SIGTERM]
     assert "the second signal, ended at once" in ranks.stderr()
     assert TrainingProcesses(tmp_path, shards_root, 2).wait() == [0, 0]
-    assert_same_outcome(tmp_path / "runs", whole)
+    assert_same_outcome(tmp_path / "runs", undisturbed_pair)
 
 
 @pytest.mark.slow_fault

@@ -11,26 +11,23 @@ import pytest
 import torch
 
 from ifvit.checkpoint.layout import saved_steps, step_folder
-from tests.distributed.rank_pool import RankPool
 from tests.distributed.training_runs import curve, final_tensors
-from tests.faults.faulty_runs import count_reductions, json_lines, train_with_faults
+from tests.faults.faulty_runs import count_reductions, json_lines
 from tests.forged_shards import forge_members, reseal
 from tests.training_fixtures import Train
 
-TWO_RANKS = ["train.micro_batch_size=4"]
-ROLLBACK = [*TWO_RANKS, "train.bad_steps.max_in_a_row=2", "train.bad_steps.max_rollbacks=1"]
+ROLLBACK = ["train.bad_steps.max_in_a_row=2", "train.bad_steps.max_rollbacks=1"]
 # Batches number 5 and 6: of steps 6 and 7 before the rollback to step 4, of none after it.
 BAD_BATCHES = "step.gradient@1:6-7=nan"
 Faulty = Callable[..., list[int | str]]
 
 
 @pytest.fixture(scope="module")
-def faulty(pools: dict[int, RankPool], shards_root: Path) -> Faulty:
+def faulty(train: Train) -> Faulty:
     """`faulty(runs_root, faults, *overrides)`: the outcome by rank of a run on two ranks."""
 
     def run(runs_root: Path, faults: str, *overrides: str, **arguments: Any) -> list[int | str]:
-        given = {"shards_root": shards_root, "runs_root": runs_root, "overrides": list(overrides)} | arguments
-        return pools[2].run(train_with_faults, faults=faults, **given)
+        return train(2, runs_root, *overrides, faults=faults, **arguments)
 
     return run
 
@@ -63,7 +60,7 @@ def assert_same_but_for_counts(runs_root: Path, other: Path) -> None:
 def test_a_gradient_that_is_no_number_is_skipped_by_all_ranks(
     train: Train, faulty: Faulty, tmp_path: Path, zero_stage: int, precision: str, value: str
 ) -> None:
-    overrides = [*TWO_RANKS, f"runtime.zero_stage={zero_stage}", f"train.precision={precision}"]
+    overrides = [f"runtime.zero_stage={zero_stage}", f"train.precision={precision}"]
     assert train(2, tmp_path, *overrides, "train.max_steps=3") == [0, 0]
     before = final_tensors(tmp_path)
     assert faulty(tmp_path, f"step.gradient@1:4={value}", *overrides, "train.max_steps=4") == [0, 0]
@@ -128,7 +125,7 @@ def test_a_run_interrupted_among_bad_steps_goes_on_exactly(faulty: Faulty, tmp_p
 )
 def test_without_a_rollback_left_the_run_ends_unsaved(faulty: Faulty, tmp_path: Path) -> None:
     bad_from_step_3 = "step.gradient@1:3-99=nan"
-    messages = faulty(tmp_path, bad_from_step_3, *TWO_RANKS, "checkpoint.every_steps=1")
+    messages = faulty(tmp_path, bad_from_step_3, "checkpoint.every_steps=1")
     assert messages[0] == messages[1]
     assert "3 bad steps in a row, up to step 5, where the gradient is not finite" in str(messages[0])
     assert "train.bad_steps.max_rollbacks = 0" in str(messages[0])
@@ -136,7 +133,7 @@ def test_without_a_rollback_left_the_run_ends_unsaved(faulty: Faulty, tmp_path: 
     assert saved_steps(tmp_path / "tiny/checkpoints") == [1, 2]
     assert [line["step"] for line in bad_steps(tmp_path)] == [3, 4, 5]
     # Rollbacks may be allowed afterwards; what is bad from one checkpoint on uses them up.
-    messages = faulty(tmp_path, bad_from_step_3, *TWO_RANKS, "train.bad_steps.max_rollbacks=1")
+    messages = faulty(tmp_path, bad_from_step_3, "train.bad_steps.max_rollbacks=1")
     assert "up to step 5, where" in str(messages[1])
     (line,) = json_lines(tmp_path / "tiny/logs/rollbacks.jsonl")
     assert (line["to_step"], line["last_skipped_batch"]) == (2, 4)
@@ -147,7 +144,7 @@ def test_a_rollback_without_a_checkpoint_ends_the_run(faulty: Faulty, tmp_path: 
     assert messages[0] == messages[1] and "no checkpoint from before them" in str(messages[0])
 
 
-SPIKES = [*TWO_RANKS, "train.bad_steps.spike_threshold=30", "train.bad_steps.spike_window=5", "train.max_steps=10"]
+SPIKES = ["train.bad_steps.spike_threshold=30", "train.bad_steps.spike_window=5", "train.max_steps=10"]
 
 
 @pytest.mark.fault(
@@ -203,15 +200,12 @@ def test_a_nan_latent_in_a_shard_is_skipped_with_its_batch(faulty: Faulty, shard
     assert all(tensor.isfinite().all() for tensor in final_tensors(tmp_path).values())
 
 
-def test_a_healthy_run_pays_nothing_and_stays_the_same(
-    train: Train, pools: dict[int, RankPool], shards_root: Path, tmp_path: Path
-) -> None:
+def test_a_healthy_run_pays_nothing_and_stays_the_same(train: Train, tmp_path: Path) -> None:
     """Neither the default nor watching for spikes changes a bit; only the latter reduces the loss, once per step."""
-    rarely_logged = [*TWO_RANKS, "tracking.log_every_steps=100", "train.max_steps=6"]
+    rarely_logged = ["tracking.log_every_steps=100", "train.max_steps=6"]
     counts = {}
     for name, options in (("default", []), ("watched", ["train.bad_steps.spike_threshold=1000"])):
-        given = {"shards_root": shards_root, "runs_root": tmp_path / name, "overrides": [*rarely_logged, *options]}
-        counts[name] = pools[2].run(count_reductions, **given)
+        counts[name] = train(2, tmp_path / name, *rarely_logged, *options, function=count_reductions)
     assert [watched - default for watched, default in zip(counts["watched"], counts["default"], strict=True)] == [6, 6]
     assert_same_but_for_counts(tmp_path / "default", tmp_path / "watched")
     assert not (tmp_path / "default/tiny/logs/bad_steps.jsonl").exists()

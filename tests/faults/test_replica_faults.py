@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.rank_pool import RankPool
-from tests.faults.overheard_runs import overheard_run
 from tests.faults.training_processes import TrainingProcesses
+from tests.training_fixtures import Train
+
+EVERY_STEP = "runtime.replica_check_every_steps=1"
 
 
 @pytest.mark.fault(
@@ -31,23 +32,18 @@ def test_a_flipped_bit_is_found_and_its_rank_named(shards_root: Path, tmp_path: 
 
 @pytest.mark.fault(
     "F15",
-    injected="one bit of a gathered weight flipped on one of two ranks, ZeRO stages 1 and 3",
+    injected="one bit of a gathered weight flipped on one of two ranks, ZeRO stages 1 to 3",
     detected="at the comparison in the same step; the rank by the float32 weights",
     recovered="all ranks stop, nothing is saved",
     lost="steps since the last checkpoint; a bit that the next update wrote over is not found",
 )
-@pytest.mark.parametrize("fields", [["runtime.zero_stage=1", "train.precision=bf16"], ["runtime.zero_stage=3"]])
-def test_a_flipped_bit_of_a_sharded_run_is_found(
-    pools: dict[int, RankPool], shards_root: Path, tmp_path: Path, fields: list[str]
-) -> None:
-    overrides = [*fields, "train.micro_batch_size=4", "runtime.replica_check_every_steps=1"]
-    arguments = {"shards_root": shards_root, "runs_root": tmp_path, "overrides": overrides}
-    for message, _ in pools[2].run(overheard_run, faults="step.replica@1:3=flip", **arguments):
+@pytest.mark.parametrize("zero_stage, precision", [(1, "bf16"), (2, "fp32"), (3, "fp32")])
+def test_a_flipped_bit_of_a_sharded_run_is_found(train: Train, tmp_path: Path, zero_stage: int, precision: str) -> None:
+    overrides = [f"runtime.zero_stage={zero_stage}", f"train.precision={precision}", EVERY_STEP]
+    for message in train(2, tmp_path, *overrides, faults="step.replica@1:3=flip"):
         assert "not the same after step 3: rank 1 on " in str(message)
     assert not list((tmp_path / "tiny/checkpoints").glob("step-*"))
 
 
-def test_equal_replicas_are_left_alone(pools: dict[int, RankPool], shards_root: Path, tmp_path: Path) -> None:
-    overrides = ["train.micro_batch_size=4", "runtime.replica_check_every_steps=1", "runtime.zero_stage=2"]
-    arguments = {"shards_root": shards_root, "runs_root": tmp_path, "overrides": overrides}
-    assert [outcome for outcome, _ in pools[2].run(overheard_run, **arguments)] == [0, 0]
+def test_equal_replicas_are_left_alone(train: Train, tmp_path: Path) -> None:
+    assert train(2, tmp_path, "runtime.zero_stage=2", EVERY_STEP) == [0, 0]

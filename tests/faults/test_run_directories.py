@@ -26,14 +26,13 @@ NAME = 'a b\'c "d" ünï 中 $HOME ; & (x) %s {y} \u202e'
     lost="nothing",
 )
 def test_a_second_job_is_refused_on_all_ranks(train: Train, tmp_path: Path) -> None:
-    first, second = ["train.micro_batch_size=4", "train.max_steps=1"], ["train.micro_batch_size=4", "train.max_steps=2"]
-    assert train(2, tmp_path, *first) == [0, 0]
+    assert train(2, tmp_path, "train.max_steps=1") == [0, 0]
     held = RunDirectory(tmp_path / "tiny")
     held.lock()
-    message, code = train(2, tmp_path, *second)
+    message, code = train(2, tmp_path, "train.max_steps=2")
     assert f"is being trained by process {os.getpid()} on " in str(message) and code == 2
     held.release()
-    assert train(2, tmp_path, *second) == [0, 0]
+    assert train(2, tmp_path, "train.max_steps=2") == [0, 0]
 
 
 @pytest.mark.fault(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.rank_pool import RankPool
 from tests.distributed.training_runs import assert_same_outcome
 from tests.faults.overheard_runs import overheard_run
 from tests.faults.training_processes import TrainingProcesses
@@ -18,17 +17,9 @@ SECONDS_TO_END = 150
 SEEN = "step.backward:6=sleep 3"  # until each rank's beat says that it is there
 
 
-@pytest.fixture(scope="module")
-def whole(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight steps on two ranks in one go."""
-    root = tmp_path_factory.mktemp("whole")
-    assert train(2, root, "train.micro_batch_size=4") == [0, 0]
-    return root
-
-
-def assert_goes_on_exactly(folder: Path, shards_root: Path, whole: Path) -> None:
+def assert_goes_on_exactly(folder: Path, shards_root: Path, undisturbed_pair: Path) -> None:
     assert TrainingProcesses(folder, shards_root, 2).wait() == [0, 0]
-    assert_same_outcome(folder / "runs", whole)
+    assert_same_outcome(folder / "runs", undisturbed_pair)
 
 
 @pytest.mark.fault(
@@ -38,12 +29,12 @@ def assert_goes_on_exactly(folder: Path, shards_root: Path, whole: Path) -> None
     recovered="rank 0 ends with exit code 3; the same command goes on exactly",
     lost="steps since the last checkpoint",
 )
-def test_a_killed_rank_is_named(shards_root: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_killed_rank_is_named(shards_root: Path, undisturbed_pair: Path, tmp_path: Path) -> None:
     ranks = TrainingProcesses(tmp_path, shards_root, 2, WATCHDOG, faults=f"{SEEN}; step.backward@1:6=kill")
     assert ranks.wait(SECONDS_TO_END) == [3, -9]
     (line,) = [line for line in ranks.stderr().splitlines() if "gave no sign of life" in line]
     assert re.search(r"rank 1 on \S+ \(process \d+\) .*last seen in backward of step 6", line), line
-    assert_goes_on_exactly(tmp_path, shards_root, whole)
+    assert_goes_on_exactly(tmp_path, shards_root, undisturbed_pair)
 
 
 @pytest.mark.fault(
@@ -72,7 +63,7 @@ def test_a_stopped_rank_is_named(shards_root: Path, tmp_path: Path) -> None:
     recovered="both end with exit code 3; the same command goes on exactly",
     lost="steps since the last checkpoint",
 )
-def test_a_rank_that_hangs_is_named_with_its_place(shards_root: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_rank_that_hangs_is_named_with_its_place(shards_root: Path, undisturbed_pair: Path, tmp_path: Path) -> None:
     ranks = TrainingProcesses(tmp_path, shards_root, 2, WATCHDOG, faults="step.data@1:6=sleep 600")
     assert ranks.wait(SECONDS_TO_END) == [3, 3]
     assert re.search(
@@ -83,7 +74,7 @@ def test_a_rank_that_hangs_is_named_with_its_place(shards_root: Path, whole: Pat
         assert function in (ranks.run_folder / f"logs/stacks-rank-{rank:05d}.txt").read_text()
         heartbeat = json.loads((ranks.run_folder / f"logs/heartbeat-rank-{rank:05d}.json").read_text())
         assert (heartbeat["rank"], heartbeat["step"]) == (rank, 6)
-    assert_goes_on_exactly(tmp_path, shards_root, whole)
+    assert_goes_on_exactly(tmp_path, shards_root, undisturbed_pair)
 
 
 @pytest.mark.slow_fault
@@ -94,11 +85,11 @@ def test_a_rank_that_hangs_is_named_with_its_place(shards_root: Path, whole: Pat
     recovered="rank 1 ends with exit code 3; the same command goes on exactly",
     lost="steps since the last checkpoint",
 )
-def test_a_stopped_first_rank_is_named_by_the_others(shards_root: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_stopped_first_rank_is_named_by_the_others(shards_root: Path, undisturbed_pair: Path, tmp_path: Path) -> None:
     ranks = TrainingProcesses(tmp_path, shards_root, 2, WATCHDOG, faults="step.backward@0:6=stop")
     assert ranks.wait(SECONDS_TO_END, ranks=[1]) == [3]
     assert re.search("watchdog: rank 0, or the launcher on its machine, is gone or stopped", ranks.stderr(1))
-    assert_goes_on_exactly(tmp_path, shards_root, whole)
+    assert_goes_on_exactly(tmp_path, shards_root, undisturbed_pair)
 
 
 @pytest.mark.slow_fault
@@ -140,12 +131,9 @@ def test_the_error_of_another_rank_is_named(shards_root: Path, tmp_path: Path) -
     lost="nothing but time",
 )
 @pytest.mark.parametrize("zero_stage", [pytest.param(1, marks=pytest.mark.slow_fault), 3])
-def test_a_slow_rank_is_named_with_its_phase(
-    pools: dict[int, RankPool], shards_root: Path, tmp_path: Path, zero_stage: int
-) -> None:
-    fields = [f"runtime.zero_stage={zero_stage}", "train.micro_batch_size=4", "tracking.step_times_every_steps=1"]
-    arguments = {"shards_root": shards_root, "runs_root": tmp_path, "overrides": fields}
-    (outcome, told), _ = pools[2].run(overheard_run, faults="step.forward@1=sleep 0.3", **arguments)
+def test_a_slow_rank_is_named_with_its_phase(train: Train, tmp_path: Path, zero_stage: int) -> None:
+    overrides = [f"runtime.zero_stage={zero_stage}", "tracking.step_times_every_steps=1"]
+    (outcome, told), _ = train(2, tmp_path, *overrides, function=overheard_run, faults="step.forward@1=sleep 0.3")
     assert outcome == 0
     (line,) = [line for line in told.splitlines() if line.startswith("straggler: ")]
     assert line.startswith("straggler: rank 1 on ")

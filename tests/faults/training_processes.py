@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from ifvit.runtime.fault_injection import VARIABLE
-from tests.distributed.rank_pool import free_port
+from tests.distributed.rank_pool import reserved_port
 from tests.distributed.training_runs import RUN
 from tests.drawn_coco import tiny_recipe
 from tests.fork_server import become, fork_context
@@ -28,11 +28,12 @@ class TrainingProcesses:
 
     def __init__(self, folder: Path, shards_root: Path, world_size: int, *overrides: str, faults: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        given = [*RUN, f"train.micro_batch_size={8 // world_size}", f"runtime.runs_root={folder / 'runs'}"]
-        recipe = tiny_recipe(Path("/nowhere"), shards_root, *given, *overrides)
+        recipe = tiny_recipe(Path("/nowhere"), shards_root, *RUN, f"runtime.runs_root={folder / 'runs'}", *overrides)
         recipe_file = folder / "recipe.yaml"
         recipe_file.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True), encoding="utf-8")
-        address = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        self.port = reserved_port()
+        address = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1"}
+        address["MASTER_PORT"] = str(self.port.getsockname()[1])
         self.run_folder = folder / "runs/tiny"
         self.outputs: list[Path] = []
         self.processes = []
@@ -56,6 +57,7 @@ class TrainingProcesses:
         for process in self.processes:
             process.kill()
             process.join()
+        self.port.close()
 
     def send(self, rank: int, number: int) -> None:
         """Signal `number` to `rank`."""
