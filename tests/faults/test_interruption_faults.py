@@ -1,13 +1,14 @@
 """F02, F03: what tells a run to stop is obeyed at a step's end, and the same command goes on exactly."""
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from ifvit.checkpoint.layout import saved_steps
+from ifvit.checkpoint.layout import saved_steps, step_folder
 from tests.distributed.training_runs import assert_bit_equal, assert_same_outcome, curve
 from tests.faults.training_processes import TrainingProcesses
 from tests.training_fixtures import Train
@@ -17,7 +18,7 @@ GRIDS = ["sampling.prompts=[one dog, two cats]", "sampling.num_inference_steps=3
 
 @pytest.mark.fault(
     "F02",
-    injected="TERM, USR1, USR2 on one rank: while it loads, mid-step, at a save and beside one, at a sample grid",
+    injected="TERM, USR1, USR2 on one rank: while it loads, mid-step, at a save, at a sample grid",
     detected="all ranks agree at a step's end; rank 0 says which signal on which rank",
     recovered="saved, exit code 75, the same command goes on exactly",
     lost="nothing",
@@ -28,7 +29,6 @@ GRIDS = ["sampling.prompts=[one dog, two cats]", "sampling.num_inference_steps=3
         ("step.start@1=usr1", 0),
         ("step.backward@0:3=term", 3),
         ("step.checkpoint@1:4=usr2", 5),
-        ("checkpoint.write@1:4=sleep 0.5; step.data@1:5=term", 5),
         ("step.sampling@1:3=usr1", 4),
     ],
 )
@@ -42,6 +42,25 @@ def test_a_signal_at_any_moment_stops_all_ranks_exactly(
     assert max(saved_steps(tmp_path / "tiny/checkpoints"), default=0) == last_step
     assert train(2, tmp_path, *GRIDS) == [0, 0]
     assert_bit_equal(tmp_path, undisturbed_pair)
+
+
+@pytest.mark.fault(
+    "F02",
+    injected="TERM on one rank while the files of a checkpoint are still being written beside training",
+    detected="all ranks agree at a step's end",
+    recovered="that checkpoint and the last step's are saved, exit code 75, and each goes on exactly",
+    lost="nothing",
+)
+def test_a_signal_beside_a_save_leaves_two_checkpoints(train: Train, undisturbed_pair: Path, tmp_path: Path) -> None:
+    faults = "checkpoint.write@1:4-5=sleep 0.3; step.data@1:5=term"
+    assert train(2, tmp_path, faults=faults) == [75, 75]
+    checkpoints = tmp_path / "tiny/checkpoints"
+    assert saved_steps(checkpoints) == [4, 5]
+    for lost_afterwards in ((5, 8), ()):
+        assert train(2, tmp_path) == [0, 0]
+        assert_bit_equal(tmp_path, undisturbed_pair)
+        for step in lost_afterwards:
+            shutil.rmtree(step_folder(checkpoints, step))
 
 
 @pytest.mark.fault(
