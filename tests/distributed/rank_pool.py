@@ -1,5 +1,6 @@
 """Real DeepSpeed ranks on gloo that stay alive for many cases: starting them costs more than most cases."""
 
+import contextlib
 import os
 import socket
 import traceback
@@ -29,7 +30,8 @@ class RankPool:
             self.start()
         try:
             for connection in self.connections:
-                connection.send((function, arguments))
+                with contextlib.suppress(BrokenPipeError):  # of a rank that is gone: its outcome says so
+                    connection.send((function, arguments))
             return self.results()
         except BaseException:
             self.end()
@@ -59,7 +61,7 @@ class RankPool:
         try:
             outcome: tuple[str | None, Any] = self.connections[rank].recv()
             return outcome
-        except (EOFError, OSError):
+        except (EOFError, ConnectionResetError):
             self.processes[rank].join()
             return f"ended with exit code {self.processes[rank].exitcode}", None
 
