@@ -10,5 +10,7 @@ try:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; at the interpreter's end it would be a traceback
 except KeyboardInterrupt:  # before `main` or after it
     print("interrupted", file=sys.stderr)
-    code = 130
+    from ifvit.config.exit_codes import ExitCode
+
+    code = ExitCode.CTRL_C
 sys.exit(code)

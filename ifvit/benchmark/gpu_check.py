@@ -31,6 +31,7 @@ import torch
 from ifvit.benchmark.checked_parts import COMMANDS, MEASUREMENTS, PARTS, Sizes
 from ifvit.benchmark.measured_process import one_rank
 from ifvit.benchmark.time_limit import NoTimeLeftError, time_limit
+from ifvit.config.exit_codes import ExitCode
 from ifvit.runtime.distributed import Ranks, training_device
 from ifvit.runtime.environment import gpu_names, package_versions
 from ifvit.runtime.files import write_atomically
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
     device = training_device(Ranks())
     if device.type != "cuda" and not options.allow_cpu:
         print("error: no CUDA GPU here; --allow-cpu runs the checks on the CPU, at a small size", file=sys.stderr)
-        return 2
+        return ExitCode.USER_ERROR
     report = Report(options.out or WHOLE_REPORT, device, time.monotonic() + options.seconds)
     sizes = GPU_SIZES if device.type == "cuda" else CPU_SIZES
     if options.batch_size is not None:
@@ -76,7 +77,7 @@ def main(arguments: list[str]) -> int:
     print(f"wrote {report.path}")
     for part, failure in report.failures.items():
         say(f"FAILED {part}: {failure}")
-    return 1 if report.failures else 0
+    return ExitCode.FAILED if report.failures else ExitCode.DONE
 
 
 @dataclass

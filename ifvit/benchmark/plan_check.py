@@ -18,9 +18,9 @@ from ifvit.benchmark.plan import Plan, make_plan
 from ifvit.benchmark.plan_request import Assumptions, PlanRequest
 from ifvit.benchmark.planned_device import PlannedDevice
 from ifvit.config.errors import UserError
+from ifvit.config.exit_codes import ExitCode
 from ifvit.config.loading import load_recipe, resolved_yaml
 from ifvit.config.schema import Recipe
-from ifvit.config.verbs import USER_ERROR_EXIT_CODE
 
 NUM_STEPS = 5
 NOT_READ = ("data.", "encoders.", "runtime.runs_root")
@@ -50,9 +50,9 @@ def check_plan(recipe: Recipe) -> list[Comparison]:
         given.write_text(resolved_yaml(recipe), encoding="utf-8")
         command = [sys.executable, "-m", "ifvit.benchmark.plan_check", str(given), str(found)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if done.returncode == USER_ERROR_EXIT_CODE:
+        if done.returncode == ExitCode.USER_ERROR:
             raise UserError(*done.stderr.splitlines()[-1:])
-        if done.returncode != 0:
+        if done.returncode != ExitCode.DONE:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
         measured = json.loads(found.read_text())
     rates = measured["product_flops_per_second"] / 1e12, measured["bytes_per_second"] / 1e9
@@ -130,4 +130,4 @@ if __name__ == "__main__":
         main(*sys.argv[1:])
     except UserError as error:
         print(" ".join(error.lines), file=sys.stderr)
-        sys.exit(USER_ERROR_EXIT_CODE)
+        sys.exit(ExitCode.USER_ERROR)

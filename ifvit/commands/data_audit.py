@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ifvit.config.arguments import add_recipe_arguments, recipe_from
 from ifvit.config.errors import UserError
+from ifvit.config.exit_codes import ExitCode
 from ifvit.config.schema import Recipe
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             "fault of ifvit, not of the recipe: please report it with the output of --json",
             file=sys.stderr,
         )
-    return 1 if audit.failed else 0
+    return ExitCode.FAILED if audit.failed else ExitCode.DONE
 
 
 def check_arguments(arguments: argparse.Namespace, recipe: Recipe) -> None:

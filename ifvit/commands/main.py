@@ -1,7 +1,6 @@
 """The `ifvit` command.
 
-Exit codes: 0 done, 1 our fault, 2 the user's, 3 the loss became non-finite, a rank is lost or replicas differ,
-75 interrupted and saved, 130 ended by Ctrl-C, 141 nobody reads the output any more.
+Exit codes: ifvit/config/exit_codes.py.
 """
 
 import sys

@@ -9,11 +9,7 @@ import os
 import sys
 
 from ifvit.config.arguments import add_recipe_arguments, recipe_from
-
-NON_FINITE_EXIT_CODE = 3
-REPLICA_EXIT_CODE = 3
-LOST_RANK_EXIT_CODE = 3
-UNSAVED_EXIT_CODE = 1
+from ifvit.config.exit_codes import ExitCode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,17 +40,17 @@ def run(arguments: argparse.Namespace) -> int:
     except NonFiniteError as stop:
         if ranks.rank == 0:
             print(f"stopped: {stop}; the last checkpoint is from before", file=sys.stderr)
-        return NON_FINITE_EXIT_CODE
+        return ExitCode.STOPPED
     except ReplicaError as stop:
         if ranks.rank == 0:
             print(f"stopped: {stop}", file=sys.stderr)
-        return REPLICA_EXIT_CODE
+        return ExitCode.STOPPED
     except LostRankError as stop:
         print(f"rank {ranks.rank}: stopped: {stop}; the last checkpoint is from before", file=sys.stderr, flush=True)
-        os._exit(LOST_RANK_EXIT_CODE)  # leaving the process group could wait for the rank that is lost
+        os._exit(ExitCode.STOPPED)  # leaving the process group could wait for the rank that is lost
     except SaveError as stop:
         if ranks.rank == 0:
             print(f"stopped: {stop}", file=sys.stderr)
-        return UNSAVED_EXIT_CODE
+        return ExitCode.FAILED
     finally:
         stop_process_group()

@@ -12,17 +12,13 @@ from collections.abc import Mapping, Sequence
 
 import ifvit
 from ifvit.config.errors import UserError, printable
-
-USER_ERROR_EXIT_CODE = 2
-CTRL_C_EXIT_CODE = 130
-SIGPIPE_EXIT_CODE = 141  # as a shell has it of a program whose output nobody reads any more
+from ifvit.config.exit_codes import ExitCode
 
 
 def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequence[str]) -> int:
     """Run the verb that `argv` begins with, the module of that name in `package`; `verbs` says what each one does.
 
-    Returns what the verb's `run` gives (None is 0), 2 for a mistake of the user's, 130 after Ctrl-C, 141 where nobody
-    reads the output any more.
+    Returns what the verb's `run` gives (None is DONE), or USER_ERROR, CTRL_C, UNREAD.
     """
     # Before torch is loaded. Threads that wait spinning lose most of their speed as soon as another process is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -33,14 +29,14 @@ def run_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequenc
     except UserError as error:
         for line in error.lines:
             print(f"error: {printable(line)}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
+        return ExitCode.USER_ERROR
     except KeyboardInterrupt:
         print("interrupted: what is finished stays, the same command goes on from there", file=sys.stderr)
-        return CTRL_C_EXIT_CODE
+        return ExitCode.CTRL_C
     except BrokenPipeError:
         if stdout_is_read():
             raise
-        return SIGPIPE_EXIT_CODE
+        return ExitCode.UNREAD
 
 
 def called_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequence[str]) -> int:
@@ -48,10 +44,10 @@ def called_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequ
     if verb in ("-h", "--help"):
         print(f"usage: {program} VERB ...   ({program} VERB --help explains one)\n")
         print("\n".join(f"  {name:16}{text}" for name, text in verbs.items()))
-        return 0
+        return ExitCode.DONE
     if verb == "--version":
         print(ifvit.__version__)
-        return 0
+        return ExitCode.DONE
     if verb not in verbs:
         raise UserError(f"{verb}: unknown verb, must be one of {', '.join(verbs)}")
     module = importlib.import_module(f"{package}.{verb.replace('-', '_')}")
@@ -66,7 +62,7 @@ def called_verb(program: str, package: str, verbs: Mapping[str, str], argv: Sequ
     except SystemExit as ended:  # after --help, or a mistake that argparse has told
         assert isinstance(ended.code, int)
         return ended.code
-    return int(module.run(arguments) or 0)
+    return int(module.run(arguments) or ExitCode.DONE)
 
 
 def stdout_is_read() -> bool:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from ifvit.config.errors import UserError
-from ifvit.config.verbs import USER_ERROR_EXIT_CODE
+from ifvit.config.exit_codes import ExitCode
 from ifvit.runtime.distributed import Ranks
 
 Result = TypeVar("Result")
@@ -17,7 +17,7 @@ PATIENCE = timedelta(days=7)
 
 @contextmanager
 def agreed_errors(ranks: Ranks, group: dist.ProcessGroup | None = None) -> Iterator[None]:
-    """Runs its block on every rank; a UserError on any rank is raised on rank 0, and the others exit with code 2.
+    """Runs its block on every rank; a UserError on any rank is raised on rank 0, and the others exit with USER_ERROR.
 
     The block must not use collective operations. `group`: all ranks, with another patience than the default group's.
     """
@@ -30,7 +30,7 @@ def agreed_errors(ranks: Ranks, group: dist.ProcessGroup | None = None) -> Itera
     if failed := [rank_lines for rank_lines in everyones if rank_lines is not None]:
         if ranks.rank == 0:
             raise UserError(*failed[0])
-        raise SystemExit(USER_ERROR_EXIT_CODE)
+        raise SystemExit(ExitCode.USER_ERROR)
 
 
 def gathered(ranks: Ranks, value: Result, group: dist.ProcessGroup | None = None) -> list[Result]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from ifvit.config.exit_codes import of_signal
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 # A launcher passes on what its processes got from the terminal already: such a pair counts once.
 SECONDS_OF_ONE_REQUEST = 1.0
@@ -70,7 +72,7 @@ class StopRequests:
                 self.say(f"{name}: stops and saves after this step; a second signal ends it at once")
             elif now - first_time > SECONDS_OF_ONE_REQUEST:
                 self.say(f"{name}: the second signal, ended at once; the last checkpoint is from before")
-                os._exit(128 + number)
+                os._exit(of_signal(number))
 
     def say(self, line: str) -> None:
         if self.is_first_rank:

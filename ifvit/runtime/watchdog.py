@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from ifvit.config.exit_codes import ExitCode
 from ifvit.runtime.beats import Beat, SharedBeats, StoreError
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.late_ranks import LateRanks
 from ifvit.runtime.messenger import Messenger
 from ifvit.runtime.stacks import write_stacks
 
-WATCHDOG_EXIT_CODE = 3
 RANKS_PER_SECOND = 100  # with more ranks each beats more rarely
 MAX_NAMED = 8  # late ranks
 MAX_TEXT = 150  # characters of an error
@@ -29,8 +29,8 @@ def beat_interval(world_size: int) -> float:
 class Watchdog:
     """From `start` to `stop`, on all ranks. Rank 0 listens to all of them, the others to rank 0.
 
-    After the verdict every rank that can writes the stacks of its threads and ends with WATCHDOG_EXIT_CODE, from this
-    thread: the main thread hangs. Time in which the process itself was stopped (Ctrl-Z) does not count.
+    After the verdict every rank that can writes the stacks of its threads and ends with STOPPED, from this thread: the
+    main thread hangs. Time in which the process itself was stopped (Ctrl-Z) does not count.
 
     Args:
         own_beat: makes this rank's beat, given its count.
@@ -93,7 +93,7 @@ class Watchdog:
         write_stacks(self.stacks_file, verdict)
         if self.ranks.rank == 0 and self.messenger is not None:
             time.sleep(4 * self.interval)  # the others ask at this process
-        os._exit(WATCHDOG_EXIT_CODE)
+        os._exit(ExitCode.STOPPED)
 
     def stop(self, error: Exception | None) -> str:
         """Who is to blame for `error`, which ended this rank's training: another rank, or this one alone (empty).
