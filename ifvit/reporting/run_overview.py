@@ -100,23 +100,23 @@ def state_of(ended: Mapping[str, Any] | None, step: int, max_steps: int) -> str:
     return FINISHED if step >= max_steps else STALE
 
 
-def mean_loss(losses: Sequence[float]) -> float | None:
+def mean_loss(losses: Sequence[float | None]) -> float | None:
     """Of those that are numbers, as training leaves out steps whose loss is none; NaN where all are none."""
     if not losses:
         return None
-    return statistics.fmean(list(filter(math.isfinite, losses)) or [math.nan])
+    return statistics.fmean([loss for loss in losses if loss is not None and math.isfinite(loss)] or [math.nan])
 
 
 def newest_validation_loss(metrics_file: Path, data: Mapping[str, Any]) -> float | None:
-    """Of the records within MOST_BYTES of the end; most lines between two validations have none."""
+    """The newest number within MOST_BYTES of the end; most lines between two validations have none."""
     if data.get("validation_split") is None or not metrics_file.is_file():
         return None
     size = metrics_file.stat().st_size
     num_bytes = 65_536
     while True:
-        found = [record for record in read_last_metrics(metrics_file, num_bytes) if "validation_loss" in record]
-        if found:
-            return float(found[-1]["validation_loss"])
+        found = [record.get("validation_loss") for record in read_last_metrics(metrics_file, num_bytes)]
+        if numbers := [loss for loss in found if loss is not None]:
+            return float(numbers[-1])
         if num_bytes >= min(size, MOST_BYTES):
             return None
         num_bytes *= 8

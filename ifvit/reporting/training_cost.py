@@ -19,7 +19,7 @@ class TrainingCost:
 
     steps_per_second: float | None = None  # median of the logged speeds
     seconds: float | None = None  # of the logged steps with checkpoints and grids; pauses between starts left out
-    loss: float | None = None  # mean of the last logged ones
+    loss: float | None = None  # mean of the last logged ones that are numbers
 
 
 def training_cost(run: RunDirectory, global_batch_size: int, last_step: int | None = None) -> TrainingCost:
@@ -30,10 +30,11 @@ def training_cost(run: RunDirectory, global_batch_size: int, last_step: int | No
         return TrainingCost()
     seen = [0, *(record["samples_seen"] for record in records)]
     speeds = [record["samples_per_second"] for record in records]
+    losses = [loss for record in records[-LOSS_RECORDS:] if (loss := record["loss"]) is not None]
     return TrainingCost(
         steps_per_second=statistics.median(speeds) / global_batch_size,
         seconds=sum((after - before) / speed for (before, after), speed in zip(pairwise(seen), speeds, strict=True)),
-        loss=statistics.fmean(record["loss"] for record in records[-LOSS_RECORDS:]),
+        loss=statistics.fmean(losses) if losses else None,
     )
 
 

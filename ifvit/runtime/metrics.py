@@ -1,4 +1,7 @@
-"""The metrics of a run: one JSON object per line, appended, never changed. This is the truth, MLflow only a view."""
+"""The metrics of a run: one JSON object per line, appended, never changed. This is the truth, MLflow only a view.
+
+A number that was not finite is null.
+"""
 
 import json
 import os

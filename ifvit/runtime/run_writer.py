@@ -1,6 +1,7 @@
 """Appends to the logs in a run's folder; nothing of them is lost where the disk is full for a while."""
 
 import json
+import math
 from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +24,10 @@ class RunWriter:
         self.outage = Outage(f"{folder}: metrics and logs", f"up to {MAX_WAITING:,} of their lines wait in memory")
 
     def append(self, path: Path, record: Mapping[str, Any]) -> None:
-        """Write `record` as one more line of `path`: it is there when this returns, unless there is an outage."""
-        self.append_line(path, (json.dumps(record, ensure_ascii=False) + "\n").encode())
+        """Write `record` as one more line of `path`: it is there when this returns, unless there is an outage. JSON
+        has no NaN and no infinity: they become null."""
+        text = json.dumps(without_non_finite(record), ensure_ascii=False, allow_nan=False)
+        self.append_line(path, f"{text}\n".encode())
 
     def append_line(self, path: Path, line: bytes) -> None:
         """As `append`; `line` ends with a line feed."""
@@ -60,3 +63,12 @@ class RunWriter:
             lost.append(f"{self.num_dropped} for which memory had no place")
         if lost:
             say(f"{self.folder}: lines that are lost: {', '.join(lost)}")
+
+
+def without_non_finite(value: Any) -> Any:
+    """`value`, made of what JSON has, with None for each number in it that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: without_non_finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_non_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -66,7 +66,7 @@ def test_a_run_that_is_held_is_running(run: RunDirectory) -> None:
 
 
 def test_a_loss_that_is_no_number_does_not_hide_the_others(run: RunDirectory) -> None:
-    log(run, 10, loss=float("nan"))
+    log(run, 10, loss=None)  # what was not finite is null
     assert math.isnan(overview(run).loss or 0)
     log(run, 20, loss=3.0)
     assert overview(run).loss == 3
@@ -107,7 +107,8 @@ def test_the_newest_validation_loss_may_stand_far_back(tmp_path: Path) -> None:
     assert overview(run).validation_loss is None
     log(run, 1, validation_loss=3.0)
     log(run, 2, validation_loss=2.0)
-    log(run, *range(3, 3000), padding="x" * 100)
+    log(run, 3, validation_loss=None)  # it was not finite
+    log(run, *range(4, 3000), padding="x" * 100)
     assert run.metrics_file.stat().st_size > 400_000
     assert overview(run).validation_loss == 2.0
 

@@ -10,7 +10,7 @@ from ifvit.reporting.training_cost import TrainingCost, training_cost, training_
 from ifvit.runtime.run_directory import RunDirectory
 
 
-def write_metrics(folder: Path, *records: tuple[int, float, float]) -> RunDirectory:
+def write_metrics(folder: Path, *records: tuple[int, float, float | None]) -> RunDirectory:
     """Of (step, samples per second, loss) at a batch of 2."""
     lines = (
         {"step": step, "samples_seen": 2 * step, "samples_per_second": speed, "loss": loss}
@@ -31,6 +31,11 @@ def test_median_speed_summed_time_and_mean_of_the_last_losses(tmp_path: Path) ->
 def test_only_what_led_to_the_checkpoint_counts(tmp_path: Path) -> None:
     run = write_metrics(tmp_path, (10, 4.0, 1.0), (20, 2.0, 0.5), (30, 1.0, 0.1))
     assert training_cost(run, 2, last_step=20) == TrainingCost(1.5, 15.0, 0.75)
+
+
+def test_a_loss_that_was_not_finite_does_not_count(tmp_path: Path) -> None:
+    assert training_cost(write_metrics(tmp_path, (10, 4.0, 1.0), (20, 2.0, None)), 2).loss == 1.0
+    assert training_cost(write_metrics(tmp_path, (10, 4.0, None)), 2).loss is None
 
 
 def test_nothing_logged(tmp_path: Path) -> None:

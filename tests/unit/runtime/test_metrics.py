@@ -1,6 +1,7 @@
 """metrics.jsonl: nothing is lost, and a resumed run leaves no step twice."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,11 @@ def test_a_line_is_in_the_file_when_append_returns(log: MetricsLog) -> None:
     assert log.path.read_text() == '{"step": 10, "loss": 0.1}\n'
     log.append({"step": 20, "loss": 1 / 3})
     assert [json.loads(line)["loss"] for line in log.path.read_text().splitlines()] == [0.1, 1 / 3]
+
+
+def test_a_number_that_is_not_finite_is_null(log: MetricsLog) -> None:
+    log.append({"step": 10, "loss": math.nan, "grad_norm": math.inf, "bad_steps": 1})
+    assert log.path.read_text() == '{"step": 10, "loss": null, "grad_norm": null, "bad_steps": 1}\n'
 
 
 def test_resume_moves_what_is_done_anew(log: MetricsLog) -> None:
