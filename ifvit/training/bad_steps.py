@@ -64,7 +64,9 @@ class BadSteps:
         """Why `known` was skipped, in words. To be asked before it is added or after: the same."""
         if not math.isfinite(known.grad_norm):
             return f"the gradient is not finite (its norm is {known.grad_norm})"
-        assert self.window is not None, "only a gradient that is not finite, or a spike, skips a step"
+        assert self.window is not None, "only numbers that are not finite, or a spike, skip a step"
+        if not math.isfinite(known.loss):
+            return f"the loss is not finite (it is {known.loss})"
         return f"the loss {known.loss:.6g} is a spike, z = {self.window.z_score(known.loss):.1f}"
 
 

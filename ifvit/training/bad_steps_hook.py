@@ -49,8 +49,9 @@ class BadStepsHook:
         self.stop_where_demanded(state)
 
     def must_skip(self, state: TrainState, loss: Tensor) -> Tensor | None:
-        """Whether the step with this `loss`, a scalar over this rank's rows, is a spike: a scalar bool, the same on all
-        ranks; None where spikes are not watched for. To be called when the backward pass is queued on the device."""
+        """Whether the step with this `loss`, a scalar over this rank's rows, is a spike or not finite: a scalar bool,
+        the same on all ranks; None where spikes are not watched for. To be called when the backward pass is queued on
+        the device."""
         self.learn(state)
         window = BadSteps(self.config, state.bad_steps).window
         if window is None:
@@ -58,7 +59,7 @@ class BadStepsHook:
         self.mean_loss = loss.detach() / self.ranks.world_size
         if self.ranks.world_size > 1:
             dist.all_reduce(self.mean_loss)  # every rank has equally many rows, so the mean of means is the mean
-        return self.mean_loss > window.limit()
+        return ~(self.mean_loss.isfinite() & (self.mean_loss <= window.limit()))
 
     def on_step(self, state: TrainState, result: StepResult) -> None:
         self.stop_where_demanded(state)

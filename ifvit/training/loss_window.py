@@ -16,7 +16,7 @@ class LossWindow:
     Args:
         threshold: a loss with a larger z is a spike.
         size: how many of the newest losses count.
-        losses: those known so far, oldest first.
+        losses: those known so far, all finite, oldest first.
     """
 
     def __init__(self, threshold: float, size: int, losses: list[float]) -> None:

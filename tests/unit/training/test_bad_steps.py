@@ -84,6 +84,12 @@ def test_the_reason_names_a_gradient_that_is_not_finite(grad_norm: float) -> Non
     assert f"its norm is {grad_norm}" in bad_steps.reason(KnownStep(3, 2, 1.0, grad_norm, True))
 
 
+def test_the_reason_names_a_loss_that_is_not_finite_whatever_is_known() -> None:
+    for good_losses in ([], [1.0, 2.0]):
+        bad_steps = BadSteps(BadStepsConfig(spike_threshold=3.0), BadStepsRecord(good_losses=good_losses))
+        assert bad_steps.reason(KnownStep(3, 2, math.nan, 1.0, True)) == "the loss is not finite (it is nan)"
+
+
 def test_the_reason_names_a_spike_with_its_z() -> None:
     record = BadStepsRecord(good_losses=[1.0, 2.0, 3.0, 4.0, 5.0])
     bad_steps = BadSteps(BadStepsConfig(spike_threshold=3.0, spike_window=5), record)

@@ -80,7 +80,7 @@ def test_a_skipped_step_is_logged_with_its_samples_and_said(tmp_path: Path, caps
     steps.make(1.0, math.inf, 1.0)
     (record,) = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert (record["step"], record["batch"], record["sample_ids_by_rank"]) == (2, 11, [[2, 102]])
-    assert record["loss"] == record["grad_norm"] == math.inf
+    assert record["loss"] is record["grad_norm"] is None  # JSON has no infinity
     assert capsys.readouterr().err.count("step 2 is skipped: the gradient is not finite") == 1
 
 
@@ -118,6 +118,16 @@ def test_spikes_are_measured_by_the_losses_known_by_then(tmp_path: Path) -> None
     assert steps.make(50.0) == [False]  # four losses are too few
     assert steps.make(50.0, 1.0) == [True, False]  # five are enough, and one of 50 does not move their median
     assert steps.state.bad_steps.good_losses == [1.0, pytest.approx(1.1), pytest.approx(0.9), pytest.approx(1.2), 50.0]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+@pytest.mark.parametrize("num_known", [0, 5])
+def test_a_loss_that_is_not_finite_is_skipped_also_while_few_losses_are_known(
+    tmp_path: Path, num_known: int, loss: float
+) -> None:
+    steps = Steps(tmp_path / "log", spike_threshold=10.0, spike_window=5)
+    steps.make(*[1.0, 1.1, 0.9, 1.2, 1.0][:num_known])
+    assert steps.make(loss, 1.0) == [True, False]
 
 
 def test_losses_are_not_looked_at_unless_asked(tmp_path: Path) -> None:
