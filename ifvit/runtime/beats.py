@@ -26,6 +26,7 @@ class Beat:
     host: str
     pid: int
     count: int  # grows with every beat
+    num_rollbacks: int  # to an earlier step, since this start of the run
     step: int  # counted from 1: the step that is being made; 0 before the first one
     num_phases: int  # that began in this step
     phase: str
@@ -36,9 +37,9 @@ class Beat:
     has_left: bool = False  # it ended as it should
 
     @property
-    def position(self) -> tuple[int, int]:
+    def position(self) -> tuple[int, int, int]:
         """How far it has come; a larger one is further."""
-        return self.step, self.num_phases
+        return self.num_rollbacks, self.step, self.num_phases
 
     @property
     def name(self) -> str:

@@ -70,6 +70,7 @@ class Guards:
             host=self.host,
             pid=os.getpid(),
             count=count,
+            num_rollbacks=position.num_rollbacks,
             step=position.step,
             num_phases=position.num_phases,
             phase=position.phase,

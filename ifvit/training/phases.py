@@ -22,6 +22,7 @@ STEPS_REMEMBERED = 50
 class Position(NamedTuple):
     """How far a process has come; a larger one is further."""
 
+    num_rollbacks: int  # to an earlier step, by this process
     step: int  # counted from 1: the step that is being made
     num_phases: int  # that began in this step
     phase: str
@@ -39,7 +40,7 @@ class Phases:
     """
 
     def __init__(self) -> None:
-        self.position = Position(0, 0, START)
+        self.position = Position(0, 0, 0, START)
         self.since = self.step_since = time.perf_counter()
         self.seconds: dict[str, float] = defaultdict(float)
         self.longest: dict[str, float] = defaultdict(float)
@@ -55,12 +56,13 @@ class Phases:
         self.longest[before.phase] = max(self.longest[before.phase], elapsed)
         self.since = now
         if step == before.step:
-            self.position = Position(step, before.num_phases + 1, name)
+            self.position = Position(before.num_rollbacks, step, before.num_phases + 1, name)
         else:
             if before.step > 0:
                 self.step_seconds.append(now - self.step_since)
             self.step_since = now
-            self.position = Position(step, 0, name)
+            num_rollbacks = before.num_rollbacks + (step < before.step)
+            self.position = Position(num_rollbacks, step, 0, name)
         if self.listener is not None:
             self.listener(name)
         fault_point(f"step.{name}", step)

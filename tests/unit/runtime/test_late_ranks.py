@@ -6,9 +6,9 @@ from ifvit.runtime.beats import Beat
 from ifvit.runtime.late_ranks import LateRanks
 
 
-def beat(rank: int, count: int, step: int = 5, num_phases: int = 2, **others: object) -> Beat:
+def beat(rank: int, count: int, step: int = 5, num_phases: int = 2, num_rollbacks: int = 0, **others: object) -> Beat:
     values = {"phase": "backward", "place": "loop.py:1 train", "step_seconds": 0.1} | others
-    return Beat(rank, f"host{rank}", 100 + rank, count, step, num_phases, **values)  # type: ignore[arg-type]
+    return Beat(rank, f"host{rank}", 100 + rank, count, num_rollbacks, step, num_phases, **values)  # type: ignore[arg-type]
 
 
 def listener(world_size: int = 2) -> LateRanks:
@@ -37,6 +37,12 @@ def test_the_rank_that_is_furthest_behind_is_named_and_those_that_wait_are_not()
     (line,) = heard(late_ranks, 2, *beats)
     assert line.startswith("rank 1 on host1 (process 101) does not get on: ")
     assert line.endswith(" s in data of step 5 (loop.py:1 train)")
+
+
+def test_a_rank_that_has_not_come_back_from_a_rollback_is_named_and_not_those_that_have() -> None:
+    others = beat(0, 0, step=5, num_rollbacks=1), beat(2, 0, step=5, num_rollbacks=1)
+    (line,) = heard(listener(3), 12, *others, beat(1, 0, step=8, num_phases=30))
+    assert line.startswith("rank 1 on host1 (process 101) does not get on: ")
 
 
 def test_all_are_named_where_nobody_is_behind() -> None:

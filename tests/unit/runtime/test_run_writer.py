@@ -88,7 +88,7 @@ def test_heartbeats_go_on_after_an_outage(tmp_path: Path, capsys: pytest.Capture
 
     def beat(count: int) -> Beat:
         counts.append(count)
-        return Beat(0, "host", os.getpid(), count, count, 0, "data", "place", None)
+        return Beat(0, "host", os.getpid(), count, 0, count, 0, "data", "place", None)
 
     path = tmp_path / "heartbeat.json"
     heartbeats = HeartbeatFile(path, beat, interval=0.01)
