@@ -97,7 +97,7 @@ class RunReport:
         """`state` is that of an earlier step again; what was logged since is set aside."""
         self.log.resume(self.state.step)
         if self.tracker:
-            self.tracker.metrics_cut()
+            self.tracker.rolled_back(self.state.step)
         self.progress.go_back(self.state.step)
         self.progress.write(
             f"rolled back to step {self.state.step} (rollback {self.state.bad_steps.rollbacks} of at most "

@@ -8,7 +8,7 @@ from typing import Any
 
 from ifvit.runtime.files import write_atomically
 
-MARK_METRIC = "loss"  # stands in every row of metrics.jsonl, so its last step says which rows MLflow has
+MARK_METRIC = "rollbacks"  # in every row of metrics.jsonl: its history says which rows MLflow has
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # MLflow's own limits
 
 
@@ -26,7 +26,7 @@ class MlflowRun:
         self.client: Any = None
         self.monitor: Any = None
         self.run_id = ""
-        self.last_step = -1  # rows up to this step were in MLflow when we connected
+        self.rows_there: set[tuple[int, int]] = set()  # by rollbacks and step: those that MLflow has
         self.last_image_step = -1
 
     @property
@@ -47,7 +47,7 @@ class MlflowRun:
         else:
             client.update_run(self.run_id, status="RUNNING")
         history = client.get_metric_history(self.run_id, MARK_METRIC)
-        self.last_step = max((metric.step for metric in history), default=-1)
+        self.rows_there = {(int(metric.value), metric.step) for metric in history}
         send_params(client, self.run_id, run.data.params, params)
         for key, value in tags.items():
             client.set_tag(self.run_id, key, value)
@@ -67,10 +67,14 @@ class MlflowRun:
         client.set_terminated(self.run_id, status)
 
     def send_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Send the rows that MLflow did not have when we connected: a resumed run repeats steps, with equal values."""
+        """Send the rows that MLflow does not have: a resumed run repeats steps, with equal values. After a rollback the
+        same steps have other values."""
         pending: list[Any] = []
         for row in rows:
-            metrics = row_metrics(row) if row["step"] > self.last_step else []
+            if (key := (row[MARK_METRIC], row["step"])) in self.rows_there:
+                continue
+            self.rows_there.add(key)  # where sending it fails, the next connection finds out
+            metrics = row_metrics(row)
             # A row is never split over two requests: MARK_METRIC must not be there without the rest.
             if len(pending) + len(metrics) > METRICS_PER_REQUEST:
                 self.client.log_batch(self.run_id, metrics=pending)
@@ -90,6 +94,11 @@ class MlflowRun:
         with Image.open(path) as image:
             self.client.log_image(self.run_id, image.convert("RGB"), key="samples", step=step)
         self.last_image_step = step
+        self.write_state()
+
+    def take_back_images(self, last_step: int) -> None:
+        """Those after `last_step` will be made again, with other pixels."""
+        self.last_image_step = min(self.last_image_step, last_step)
         self.write_state()
 
     def send_tags(self, tags: Mapping[str, str]) -> None:

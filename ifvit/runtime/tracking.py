@@ -74,11 +74,12 @@ class MlflowTracker:
             return
         self.thread.start()
 
-    def metrics_cut(self) -> None:
-        """To be called after a MetricsLog.resume while this follows the file. MLflow keeps the rows that were taken
-        back, and gets those made in their place beside them, at the same steps."""
+    def rolled_back(self, step: int) -> None:
+        """To be called after a MetricsLog.resume of `step` while this follows the file. MLflow keeps the rows and
+        images that were taken back, and gets those made in their place beside them, at the same steps."""
         is_there = self.metrics_file.is_file()  # not before the first logged step
         self.cut_at.put(self.metrics_file.stat().st_size if is_there else 0)
+        self.put(f"the rollback to step {step}", lambda run: run.take_back_images(step))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Send the file `path` into `folder` of the run's artifacts."""

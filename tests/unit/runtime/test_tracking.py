@@ -1,6 +1,7 @@
 """MLflow has each row, image and tag of a run once, also of one that was killed and resumed."""
 
 import json
+import math
 
 import pytest
 from PIL import Image
@@ -34,7 +35,7 @@ def test_a_run_arrives_whole(run: TrackedRun) -> None:
     stored = run.stored()
     assert run.history() == [(step, 1 / (step + 1)) for step in (0, 10, 20, 30)]
     assert run.history("samples_per_second") == [(step, 2.0) for step in (0, 10, 20, 30)]
-    assert set(stored.data.metrics) == {"loss", "samples_per_second"}
+    assert set(stored.data.metrics) == {"loss", "samples_per_second", "rollbacks"}
     assert stored.data.params == {"optimizer.learning_rate": "0.1", "train.max_steps": "10"}
     assert {"git_commit": "abc", "attempt": "1", "device": "cpu"}.items() <= stored.data.tags.items()
     assert (stored.info.status, stored.info.run_name) == ("FINISHED", "small")
@@ -89,16 +90,47 @@ def test_rows_after_a_rollback_are_sent_also_where_the_file_was_longer_before(ru
     run.append(0, 10, 20, 30)
     wait_until(lambda: (run.folder / "mlflow.json").is_file() and len(run.history()) == 4)
     run.metrics.resume(10)
-    tracker.metrics_cut()
-    run.append(20, 30, 40)
+    tracker.rolled_back(10)
+    run.append(20, 30, 40, rollbacks=1)
     tracker.finish()
-    assert sorted(step for step, _ in run.history()) == [0, 10, 20, 20, 30, 30, 40]
+    assert run.steps() == [0, 10, 20, 20, 30, 30, 40]
+
+
+def test_a_rollback_to_before_this_start_and_the_start_after_it_lose_no_row_and_repeat_none(run: TrackedRun) -> None:
+    first = run.tracker()
+    first.start()
+    run.append(0, 10, 20, 30)
+    first.finish("KILLED")
+    second = run.tracker()
+    second.start()
+    wait_until(lambda: second.run.connected)
+    run.metrics.resume(10)
+    second.rolled_back(10)
+    run.append(20, 30, 40, rollbacks=1)
+    second.finish("KILLED")
+    assert run.steps() == [0, 10, 20, 20, 30, 30, 40]
+    run.metrics.resume(10)  # no checkpoint was saved since the rollback, so the run knows nothing of it
+    run.append(20, 30, 40, 50)
+    third = run.tracker()
+    third.start()
+    third.finish()
+    assert run.steps() == [0, 10, 20, 20, 30, 30, 40, 40, 50]
+
+
+def test_a_number_that_was_not_finite_is_left_out_of_its_row(run: TrackedRun) -> None:
+    tracker = run.tracker()
+    tracker.start()
+    run.append(0)
+    run.append(10, loss=math.nan)
+    tracker.finish()
+    assert run.steps() == [0]
+    assert [step for step, _ in run.history("samples_per_second")] == [0, 10]
 
 
 def test_a_rollback_before_the_first_logged_step_is_no_error(run: TrackedRun) -> None:
     tracker = run.tracker()
     run.metrics.resume(5)
-    tracker.metrics_cut()
+    tracker.rolled_back(5)
     assert tracker.cut_at.get_nowait() == 0
 
 
@@ -126,6 +158,20 @@ def test_an_image_of_a_repeated_step_is_there_once(run: TrackedRun) -> None:
         tracker.finish()
         counts.append(len(run.client().list_artifacts(run.run_id, "images")))
     assert counts[1] == 2 * counts[0]
+
+
+def test_an_image_that_a_rollback_took_back_is_followed_by_the_new_one(run: TrackedRun) -> None:
+    image = run.folder / "grid.png"
+    Image.new("RGB", (8, 8)).save(image)
+    tracker = run.tracker()
+    tracker.start()
+    tracker.log_image(image, 20)
+    wait_until(lambda: (run.folder / "mlflow.json").is_file() and run.images())
+    count = len(run.images())
+    tracker.rolled_back(10)
+    tracker.log_image(image, 20)
+    tracker.finish()
+    assert len(run.images()) == 2 * count
 
 
 def test_many_rows_travel_in_requests_of_whole_rows(run: TrackedRun, monkeypatch: pytest.MonkeyPatch) -> None:

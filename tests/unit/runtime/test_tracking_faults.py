@@ -50,6 +50,33 @@ def test_an_outage_is_said_once_and_made_up_for(
     assert lines[1].endswith("answers again and has everything")
 
 
+def test_rows_made_after_a_rollback_in_an_outage_are_sent_all_and_once(
+    run: TrackedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have steps that MLflow knows from before the rollback."""
+    down = threading.Event()
+    send = MlflowRun.send_metrics
+
+    def failing(self: MlflowRun, rows: Any) -> None:
+        if down.is_set():
+            raise ConnectionError("no route to host")
+        send(self, rows)
+
+    monkeypatch.setattr(MlflowRun, "send_metrics", failing)
+    tracker = run.tracker()
+    tracker.start()
+    run.append(0, 10, 20, 30)
+    wait_until(lambda: (run.folder / "mlflow.json").is_file() and len(run.history()) == 4)
+    down.set()
+    run.metrics.resume(10)
+    tracker.rolled_back(10)
+    run.append(20, 30, 40, rollbacks=1)
+    wait_until(lambda: tracker.said_failure)
+    down.clear()
+    tracker.finish()
+    assert run.steps() == [0, 10, 20, 20, 30, 30, 40]
+
+
 def test_a_store_lost_during_the_run_gets_all_rows_again(run: TrackedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = run.tracker()
     tracker.start()

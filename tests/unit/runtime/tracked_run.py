@@ -33,9 +33,11 @@ class TrackedRun:
         }
         return MlflowTracker(tracking_uri or default_tracking_uri(self.store), **{**arguments, **changes})
 
-    def append(self, *steps: int) -> None:
+    def append(self, *steps: int, rollbacks: int = 0, loss: float | None = None) -> None:
+        """Rows of `steps`; the loss falls with them unless one is given."""
         for step in steps:
-            self.metrics.append({"step": step, "time": time.time(), "loss": 1 / (step + 1), "samples_per_second": 2})
+            row = {"step": step, "time": time.time(), "loss": 1 / (step + 1) if loss is None else loss}
+            self.metrics.append(row | {"samples_per_second": 2, "rollbacks": rollbacks})
 
     @property
     def run_id(self) -> str:
@@ -48,6 +50,13 @@ class TrackedRun:
 
     def stored(self) -> Any:
         return self.client().get_run(self.run_id)
+
+    def steps(self) -> list[int]:
+        """Those of which MLflow has a loss, sorted."""
+        return sorted(step for step, _ in self.history())
+
+    def images(self) -> list[Any]:
+        return list(self.client().list_artifacts(self.run_id, "images"))
 
     def history(self, key: str = "loss") -> list[tuple[int, float]]:
         return [(metric.step, metric.value) for metric in self.client().get_metric_history(self.run_id, key)]
