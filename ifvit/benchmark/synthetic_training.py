@@ -1,9 +1,8 @@
 """A recipe's training on one synthetic batch: the real loop, objective, engine and averages, and what a step costs."""
 
 import gc
-import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +20,7 @@ from ifvit.model.uvit import UViT
 from ifvit.runtime.devices import TRAINING_DTYPES
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine, num_micro_batches
-from ifvit.training.loop import never, train
+from ifvit.training.loop import StepParts, never, train
 from ifvit.training.phases import OPTIMIZER, Phases
 from ifvit.training.state import Hook, TrainState
 
@@ -52,6 +51,7 @@ class SyntheticTraining:
     Attributes:
         attention_backend: the one in use.
         batch: this rank's rows, the same in each step; noise is drawn anew.
+        batches: it, for ever.
         state_memory_gb: of what stays between steps, the moments from the first step on; 0 on a CPU.
     """
 
@@ -76,6 +76,7 @@ class SyntheticTraining:
         self.state_memory_gb = allocated_memory(device) - memory_before
         self.objective = synthetic_objective(recipe, device)
         self.batch = synthetic_batch(recipe.model, recipe.train.global_batch_size // world_size, device)
+        self.batches = OneBatch(self.batch)
         self.phases = Phases()
         self.state = TrainState()
 
@@ -103,19 +104,27 @@ class SyntheticTraining:
         """The training loop, for `num_steps` steps."""
         activate(self.attention_backend, self.dtype)
         config = self.recipe.train.model_copy(update={"max_steps": self.state.step + num_steps})
-        optimizer, phases = self.recipe.optimizer, self.phases
-        train(
-            self.state,
-            self.engine,
-            self.objective,
-            itertools.repeat(self.batch),
-            self.ema,
-            hooks,
-            config,
-            optimizer,
-            phases,
-            must_skip,
+        optimizer = self.recipe.optimizer
+        parts = StepParts(
+            config, optimizer, self.engine, self.ema, self.objective, self.batches, self.phases, must_skip
         )
+        train(self.state, parts, hooks)
+
+
+class OneBatch:
+    """The same batch for ever, whatever its number."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        return self.batch
+
+    def go_on_at(self, number: int) -> None:
+        """Nothing changes."""
 
 
 class TimedEma(Ema):

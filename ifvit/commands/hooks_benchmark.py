@@ -12,7 +12,7 @@ one that it waits for. The machine should do nothing else meanwhile.
 import argparse
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ifvit.commands.benchmark_options import add_batch_size_argument, add_window_arguments, batch_size_of
 from ifvit.config.arguments import add_recipe_arguments, require_positive
@@ -66,14 +66,14 @@ def watched_recipe(recipe: Recipe, steps_per_window: int) -> Recipe:
 
 
 def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
-    from types import SimpleNamespace
-
     import torch
 
     from ifvit.benchmark.hook_cost import measure_hooks
     from ifvit.benchmark.measured_process import machine_name, one_rank
     from ifvit.benchmark.save_time import measure_saves
     from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine, with_batch_size
+    from ifvit.commands.run_log import RunLog
+    from ifvit.commands.run_parts import RunParts
     from ifvit.commands.training_hooks import make_hooks
     from ifvit.runtime.distributed import Ranks
     from ifvit.runtime.metrics import MetricsLog
@@ -96,26 +96,21 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
         training.phases = guards.phases
         guards.use(directory)
         log = MetricsLog(directory.metrics_file, directory.discarded_metrics_file, directory.writer)
-        unused = cast(Any, None)  # of grids, validation and rollbacks
-        bad_steps = BadStepsHook(recipe.train.bad_steps, ranks, directory.bad_steps_file, directory.writer)
-        hooks = make_hooks(
-            training.recipe,
-            directory,
-            unused,
-            None,
-            unused,
-            training.objective,
-            training.engine,
-            training.ema,
-            unused,
-            bad_steps,
-            guards.phases,
-            ranks,
-            device,
-            cast(Any, SimpleNamespace(log=log, progress=progress)),
+        parts = RunParts(
+            recipe=recipe,
+            directory=directory,
+            ranks=ranks,
+            device=device,
+            engine=training.engine,
+            ema=training.ema,
+            objective=training.objective,
+            batches=training.batches,
+            bad_steps=BadStepsHook(recipe.train.bad_steps, ranks, directory.bad_steps_file, directory.writer),
+            phases=guards.phases,
+            log=RunLog(log, progress),
         )
-        hooks = [guards.stop_hook(recipe.train.max_steps), *hooks]
-        watched = measure_hooks(training, hooks, bad_steps.must_skip, arguments.windows, arguments.steps)
+        hooks = [guards.stop_hook(recipe.train.max_steps), *make_hooks(parts, inputs=None)]
+        watched = measure_hooks(training, hooks, parts.bad_steps.must_skip, arguments.windows, arguments.steps)
         saves = measure_saves(training, arguments.folder / "saves", arguments.saves)
         return {
             "machine": machine_name(device),

@@ -1,4 +1,4 @@
-"""What rank 0 tells of a training run: opening lines, metrics.jsonl, MLflow, the progress display, closing line."""
+"""What rank 0 tells of a start of a training run: opening lines, how it ended, and its log in between."""
 
 import getpass
 import sys
@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from ifvit.commands.run_log import RunLog
+from ifvit.commands.training_inputs import TrainingInputs
 from ifvit.config.loading import leaves
 from ifvit.config.schema import Recipe
-from ifvit.data.training_data import TrainingData
-from ifvit.encoders.loading import Encoders
 from ifvit.model.attention_choice import AttentionChoice
 from ifvit.model.flops import count_flops
 from ifvit.runtime.distributed import Ranks
@@ -24,20 +24,22 @@ from ifvit.training.state import TrainState
 
 
 class RunReport:
-    """Open while a run trains; on leaving it MLflow hears whether the run finished, failed or was stopped."""
+    """Open while a run trains; on leaving it MLflow hears whether the run finished, failed or was stopped.
+
+    Attributes:
+        log: for what the run logs meanwhile.
+    """
 
     def __init__(
         self,
-        recipe: Recipe,
+        inputs: TrainingInputs,
         directory: RunDirectory,
-        data: TrainingData,
-        encoders: Encoders,
         state: TrainState,
         ranks: Ranks,
         device: torch.device,
         attention: AttentionChoice,
     ) -> None:
-        self.recipe = recipe
+        recipe, encoders = inputs.recipe, inputs.encoders
         self.directory = directory
         self.state = state
         counted = count_flops(recipe.model)
@@ -46,7 +48,7 @@ class RunReport:
             ranks.world_size,
             attention.backend,
             {"autoencoder": encoders.autoencoder.identity, "text_encoder": encoders.text_encoder.identity},
-            data.digest,
+            inputs.data.digest,
             encoders_notice=encoders.notice,
             first_step=state.step,
             attention=attention.record(),
@@ -61,10 +63,11 @@ class RunReport:
         )
         for notice in filter(None, (*attention.notices, encoders.notice)):
             self.say(notice)
-        self.log = MetricsLog(directory.metrics_file, directory.discarded_metrics_file, directory.writer)
-        self.log.resume(state.step)
+        metrics = MetricsLog(directory.metrics_file, directory.discarded_metrics_file, directory.writer)
+        metrics.resume(state.step)
         self.tracker = make_tracker(recipe, directory, environment, self.attempt) if recipe.tracking.mlflow else None
         self.progress = Progress(recipe.train.max_steps, "training", unit="steps", initial=state.step)
+        self.log = RunLog(metrics, self.progress, self.tracker)
 
     def __enter__(self) -> "RunReport":
         if self.tracker:
@@ -79,36 +82,19 @@ class RunReport:
         self.progress.close()
         self.directory.writer.close()  # before MLflow is given its last rows
         is_failure = error_type is not None and issubclass(error_type, Exception)
-        is_finished = error_type is None and self.state.step >= self.recipe.train.max_steps
-        if self.tracker:
-            self.tracker.finish("FAILED" if is_failure else "FINISHED" if is_finished else "KILLED")
+        is_finished = error_type is None and self.state.stop_reason is None
         outcome = "failed" if is_failure else "finished" if is_finished else "interrupted"
         reason = self.state.stop_reason if error is None else f"{error or type(error).__name__}".splitlines()[0]
         try:
             end_attempt(self.directory.environment_file, outcome, reason)
         except OSError as unwritable:  # the error that ended the run, a full disk say, is the one to be told
             self.say(f"{self.directory.environment_file}: how this start ended is not written: {unwritable}")
+        if self.tracker:  # last: it may not answer
+            self.tracker.finish("FAILED" if is_failure else "FINISHED" if is_finished else "KILLED")
         if error_type is None:
             line = f"{self.directory.path}: step {self.state.step}, {self.state.samples_seen:,} samples seen"
             reason = self.state.stop_reason
             self.say(f"{line}; stopped by {reason} and saved, the same command goes on" if reason else line)
-
-    def rolled_back(self, left_out: str) -> None:
-        """`state` is that of an earlier step again; what was logged since is set aside."""
-        self.log.resume(self.state.step)
-        if self.tracker:
-            self.tracker.rolled_back(self.state.step)
-        self.progress.go_back(self.state.step)
-        self.progress.write(
-            f"rolled back to step {self.state.step} (rollback {self.state.bad_steps.rollbacks} of at most "
-            f"{self.recipe.train.bad_steps.max_rollbacks}): {left_out}"
-        )
-
-    def grid_written(self, path: Path, step: int) -> None:
-        """A sample grid is there: show it in MLflow, say where it lies."""
-        if self.tracker:
-            self.tracker.log_image(path, step)
-        self.progress.write(f"samples at step {step}: {path}")
 
     def say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

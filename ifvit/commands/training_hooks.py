@@ -1,34 +1,21 @@
-"""What watches a training run from outside its loop: metrics, checkpoints, sample grids."""
+"""What watches a training run from outside its loop: metrics, checkpoints, sample grids, rollbacks."""
 
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.commands.rollback import RollbackHook
-from ifvit.commands.run_report import RunReport
-from ifvit.config.schema import Recipe
-from ifvit.data.batch_stream import BatchStream
-from ifvit.data.online_text import with_prompt_embeds
-from ifvit.data.training_data import TrainingData
-from ifvit.data.validation_set import ValidationSet
-from ifvit.diffusion.objective import Objective
-from ifvit.encoders.loading import Encoders
+from ifvit.commands.run_parts import RunParts
+from ifvit.commands.training_inputs import TrainingInputs
 from ifvit.model.flops import count_flops
-from ifvit.runtime.distributed import Ranks
-from ifvit.runtime.run_directory import RunDirectory
 from ifvit.sampling.preview import PreviewHook
 from ifvit.sampling.sampler import Sampler
 from ifvit.training.averaged_model import AveragedModel
-from ifvit.training.bad_steps_hook import BadStepsHook
 from ifvit.training.device_use import DeviceUse
-from ifvit.training.ema import Ema
-from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.hook_time import HookTime
 from ifvit.training.meter import Meter
 from ifvit.training.metrics import MetricsHook
-from ifvit.training.phases import CHECKPOINT, METRICS, SAMPLING, PhaseHook, Phases
+from ifvit.training.phases import CHECKPOINT, METRICS, SAMPLING, PhaseHook
 from ifvit.training.replicas import ReplicaHook
 from ifvit.training.state import Hook
 from ifvit.training.step_times import StepTimes
@@ -38,70 +25,81 @@ from ifvit.training.validation import ValidationLoss
 from ifvit.training.weight_norms import WeightNorms
 
 
-def make_hooks(
-    recipe: Recipe,
-    directory: RunDirectory,
-    data: TrainingData,
-    validation_set: ValidationSet | None,
-    encoders: Encoders,
-    objective: Objective,
-    engine: DeepSpeedEngine,
-    ema: Ema,
-    batches: BatchStream,
-    bad_steps: BadStepsHook,
-    phases: Phases,
-    ranks: Ranks,
-    device: torch.device,
-    report: RunReport | None,
-) -> list[Hook]:
-    """Metrics before checkpoints, so that a step is in the log before a checkpoint says it is done. Rollbacks last."""
-    forward_gflops = count_flops(recipe.model)["gflops_with_attention"]
+def make_hooks(parts: RunParts, inputs: TrainingInputs | None) -> list[Hook]:
+    """Metrics before checkpoints, so that a step is in the log before a checkpoint says it is done. Rollbacks last.
+
+    Without `inputs`, as where batches are synthetic, there are neither sample grids nor validations.
+    """
+    recipe, phases, ranks = parts.recipe, parts.phases, parts.ranks
+    checkpoint_time = HookTime("checkpoint")
+    meters = [*step_meters(parts), checkpoint_time]
+    previews: list[Hook] = []
+    if inputs is not None and (recipe.sampling.prompts or inputs.validation_set is not None):
+        averaged = AveragedModel(recipe, parts.engine, parts.ema, parts.device)
+        if inputs.validation_set is not None:
+            meters.append(validation_loss(parts, inputs, averaged))
+        if recipe.sampling.prompts:
+            previews.append(PhaseHook(preview_hook(parts, inputs, averaged), SAMPLING, phases))
+    log, progress = (parts.log.metrics, parts.log.progress) if parts.log else (None, None)
+    metrics = MetricsHook(recipe, ranks, meters, log, progress)
+    saves = CheckpointHook(
+        parts.directory.checkpoints,
+        recipe,
+        parts.engine,
+        parts.ema,
+        ranks,
+        parts.bad_steps.settle,
+        partial(phases.took, CHECKPOINT),
+    )
+    hooks: list[Hook] = [
+        parts.bad_steps,
+        PhaseHook(metrics, METRICS, phases),
+        PhaseHook(checkpoint_time.around(saves), CHECKPOINT, phases),
+        *previews,
+        RollbackHook(parts, saves, counting=[metrics, saves]),
+    ]
+    if (every := recipe.runtime.replica_check_every_steps) and ranks.world_size > 1:
+        hooks.insert(0, ReplicaHook(parts.engine, ranks, every))  # what differs is not to be saved
+    return hooks
+
+
+def step_meters(parts: RunParts) -> list[Meter]:
+    """What the log knows of a step beyond its loss, whatever the batches are."""
+    recipe, ranks, device = parts.recipe, parts.ranks, parts.device
     meters: list[Meter] = [
         TimestepLosses(recipe.diffusion.num_train_timesteps, ranks, device),
-        WeightNorms(engine.fragments, engine.is_sharded, recipe),
-        DeviceUse(recipe, ranks, device, forward_gflops),
-        checkpoint_time := HookTime("checkpoint"),
+        WeightNorms(parts.engine.fragments, parts.engine.is_sharded, recipe),
+        DeviceUse(recipe, ranks, device, count_flops(recipe.model)["gflops_with_attention"]),
     ]
     if every := recipe.tracking.step_times_every_steps:
         stragglers = Stragglers(recipe.tracking.straggler_ratio, ranks)
-        meters.append(StepTimes(phases, every, ranks, device, stragglers))
-    is_averaged_used = bool(recipe.sampling.prompts) or validation_set is not None
-    averaged = AveragedModel(recipe, engine, ema, device) if is_averaged_used else None
-    if averaged is not None and validation_set is not None:
-        encode = partial(with_prompt_embeds, text_encoder=encoders.text_encoder)
-        meters.append(ValidationLoss(recipe, validation_set, objective, encode, averaged, ranks, device))
-    log, progress = (report.log, report.progress) if report else (None, None)
-    metrics = MetricsHook(recipe, ranks, meters, log, progress)
-    saves = CheckpointHook(
-        directory.checkpoints, recipe, engine, ema, ranks, bad_steps.settle, partial(phases.took, CHECKPOINT)
+        meters.append(StepTimes(parts.phases, every, ranks, device, stragglers))
+    return meters
+
+
+def validation_loss(parts: RunParts, inputs: TrainingInputs, averaged: AveragedModel) -> ValidationLoss:
+    assert inputs.validation_set is not None
+    encode = inputs.with_prompt_embeds
+    return ValidationLoss(
+        parts.recipe, inputs.validation_set, parts.objective, encode, averaged, parts.ranks, parts.device
     )
-    hooks: list[Hook] = [
-        bad_steps,
-        PhaseHook(metrics, METRICS, phases),
-        PhaseHook(checkpoint_time.around(saves), CHECKPOINT, phases),
-    ]
-    if averaged is not None and recipe.sampling.prompts:
-        sampler = Sampler(
-            averaged.model,
-            encoders.autoencoder,
-            encoders.text_encoder.encode_prompts,
-            data.null_prompt_embeds,
-            data.scaling_factor(recipe.encoders.scaling_factor),
-            recipe.model,
-            recipe.diffusion,
-            recipe.sampling,
-            device,
-        )
-        on_grid = report.grid_written if report else ignore_grid
-        preview_hook = PreviewHook(directory.samples, recipe, sampler, averaged, ranks, on_grid, encoders.notice)
-        hooks.append(PhaseHook(preview_hook, SAMPLING, phases))
-    counting: list[Hook] = [metrics, saves]
-    rollbacks = RollbackHook(
-        recipe.train.bad_steps, directory, engine, ema, batches, bad_steps, saves, counting, phases, ranks, report
+
+
+def preview_hook(parts: RunParts, inputs: TrainingInputs, averaged: AveragedModel) -> PreviewHook:
+    recipe, encoders = parts.recipe, inputs.encoders
+    sampler = Sampler(
+        averaged.model,
+        encoders.autoencoder,
+        encoders.text_encoder.encode_prompts,
+        inputs.data.null_prompt_embeds,
+        inputs.scaling_factor,
+        recipe.model,
+        recipe.diffusion,
+        recipe.sampling,
+        parts.device,
     )
-    if (every := recipe.runtime.replica_check_every_steps) and ranks.world_size > 1:
-        hooks.insert(0, ReplicaHook(engine, ranks, every))  # what differs is not to be saved
-    return [*hooks, rollbacks]
+    on_grid = parts.log.grid_written if parts.log else ignore_grid
+    return PreviewHook(parts.directory.samples, recipe, sampler, averaged, parts.ranks, on_grid, encoders.notice)
 
 
 def ignore_grid(path: Path, step: int) -> None:

@@ -2,9 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Protocol
 
 from ifvit.data.batch import Batch
 from ifvit.data.loader import BatchLoader
+
+
+class Batches(Protocol):
+    """This rank's rows of each global batch, in order, on the training device. Without end."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __next__(self) -> Batch: ...
+
+    def go_on_at(self, number: int) -> None:
+        """The next batch is that with this number."""
 
 
 class BatchStream:

@@ -3,7 +3,8 @@
 import os
 import socket
 import statistics
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from ifvit.config.schema import RuntimeConfig
@@ -34,6 +35,7 @@ class Guards:
         self.phases = Phases()
         self.requests = StopRequests(ranks.rank == 0, runtime.max_hours)
         self.stack = ExitStack()
+        self.is_told = False
 
     def __enter__(self) -> "Guards":
         long_phases = (START, METRICS, CHECKPOINT, SAMPLING, ROLLBACK, END)
@@ -47,10 +49,28 @@ class Guards:
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self.stack:
+            self.tell(error)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """The other ranks hear of an error in its block at once: leaving what is around the block may take long."""
+        try:
+            yield
+        except Exception as error:
+            self.tell(error)
+            raise
+
+    def tell(self, error: BaseException | None) -> None:
+        """Tell the other ranks, once, how training ended on this one; from then on nobody watches it.
+
+        Raises LostRankError where another rank is to blame for `error`.
+        """
+        if self.is_told:
+            return
+        self.is_told = True
         failure = error if isinstance(error, Exception) and not isinstance(error, AgreedError) else None
-        lost = self.watchdog.stop(failure)
-        self.stack.close()
-        if lost:
+        if lost := self.watchdog.stop(failure):
             raise LostRankError(lost) from error
 
     def use(self, directory: RunDirectory) -> None:

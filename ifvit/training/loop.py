@@ -4,6 +4,7 @@ The engine owns precision and sharding. Hooks own logs, previews, checkpoints, s
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -35,28 +36,32 @@ def never(state: TrainState, loss: Tensor) -> Tensor | None:
     return None
 
 
-def train(
-    state: TrainState,
-    engine: Engine,
-    objective: Objective,
-    batches: Iterator[Batch],  # this rank's rows of each global batch, in order, on the training device
-    ema: Ema,
-    hooks: Sequence[Hook],
-    config: TrainConfig,
-    optimizer: OptimizerConfig,
-    phases: Phases,
-    must_skip: Callable[[TrainState, Tensor], Tensor | None] = never,  # given this rank's loss, before the update
-) -> None:
-    """Advance `state` until `config.max_steps`, or until a hook gives a `stop_reason`.
+@dataclass(frozen=True)
+class StepParts:
+    """What a step is made with."""
+
+    config: TrainConfig
+    optimizer: OptimizerConfig
+    engine: Engine
+    ema: Ema
+    objective: Objective
+    batches: Iterator[Batch]  # this rank's rows of each global batch, in order, on the training device
+    phases: Phases
+    must_skip: Callable[[TrainState, Tensor], Tensor | None] = never  # given this rank's loss, before the update
+
+
+def train(state: TrainState, parts: StepParts, hooks: Sequence[Hook]) -> None:
+    """Advance `state` until `parts.config.max_steps`, or until a hook gives a `stop_reason`.
 
     The last hook may set `state` and all that hangs on it back to an earlier step.
     """
+    config, engine, objective, phases = parts.config, parts.engine, parts.objective, parts.phases
     for hook in hooks:
         hook.on_start(state)
     while state.step < config.max_steps and state.stop_reason is None:
         number = state.step + 1
         phases.enter(DATA, number)
-        batch = next(batches)
+        batch = next(parts.batches)
         draws = objective.draw(state.next_batch, batch)
         loss = torch.zeros((), device=batch.moments.device)
         sample_losses = []
@@ -72,9 +77,9 @@ def train(
             loss += micro_loss.detach()
         fault_tensor("step.loss", loss, state.next_batch + 1)
         phases.enter(OPTIMIZER, number)
-        learning_rate = learning_rate_at(state.step, optimizer)
-        outcome = engine.step(learning_rate, must_skip(state, loss))
-        ema.update()
+        learning_rate = learning_rate_at(state.step, parts.optimizer)
+        outcome = engine.step(learning_rate, parts.must_skip(state, loss))
+        parts.ema.update()
         state.step += 1
         state.samples_seen += config.global_batch_size
         result = StepResult(

@@ -19,7 +19,7 @@ from ifvit.runtime.distributed import Ranks
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.gathering import gather_parameters
-from ifvit.training.loop import train
+from ifvit.training.loop import StepParts, train
 from ifvit.training.phases import Phases
 from ifvit.training.state import StepResult, TrainState
 
@@ -84,7 +84,8 @@ def train_on_reference(ranks: Ranks, folder: Path, num_micro_batches: int, zero_
     rows = slice(ranks.rank * rows_per_rank, (ranks.rank + 1) * rows_per_rank)
     batches = (reference_batch(tensors, step, rows) for step in range(12))
     recorder = Recorder(ranks.world_size)
-    train(TrainState(), engine, GivenDraws(tensors, rows), batches, ema, [recorder], config, optimizer, Phases())
+    parts = StepParts(config, optimizer, engine, ema, GivenDraws(tensors, rows), batches, Phases())
+    train(TrainState(), parts, [recorder])
     gathered = {}
     for name, values in (("weights", [f.weight for f in engine.fragments]), ("ema", ema.averages[expected["ema"]])):
         whole = gather_parameters(model, engine.fragments, values, is_sharded=engine.is_sharded)

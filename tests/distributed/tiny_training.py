@@ -19,7 +19,7 @@ from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.fragments import MOMENTS
 from ifvit.training.gathering import gather_parameters
-from ifvit.training.loop import train
+from ifvit.training.loop import StepParts, train
 from ifvit.training.phases import Phases
 from ifvit.training.state import StepOutcome, StepResult, TrainState
 from tests.injected_faults import injected
@@ -101,8 +101,9 @@ def train_tiny(
     objective = Objective(NoiseSchedule(DiffusionConfig()), 1.0, null_prompt_embeds, seed=0, global_batch_size=rows)
     recorder = Recorder(ranks, engine)
     batches = (batch for _ in range(steps))
+    parts = StepParts(config, OPTIMIZER, engine, ema, objective, batches, Phases())
     with injected(faults), watching:
-        train(TrainState(), engine, objective, batches, ema, [recorder], config, OPTIMIZER, Phases())
+        train(TrainState(), parts, [recorder])
     states = recorder.states
     values = {"weights": [fragment.weight for fragment in engine.fragments]}
     values |= {key: [engine.moment(fragment, key) for fragment in engine.fragments] for key in MOMENTS}

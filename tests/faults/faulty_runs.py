@@ -1,5 +1,6 @@
 """Training runs in the ranks of a pool that are watched for bad numbers, and what their logs then say."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,32 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ifvit.commands.run_report import RunReport
 from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.watchdog import Watchdog
 from tests.distributed.training_runs import train_run
+
+
+def order_of_ends(ranks: Ranks, **arguments: Any) -> list[str]:
+    """Who hears first of the OSError that ends `train_run`: the other ranks, or the report to MLflow."""
+    stop, leave = Watchdog.stop, RunReport.__exit__
+    order: list[str] = []
+
+    def tell_ranks(watchdog: Watchdog, error: Exception | None) -> str:
+        order.append("ranks")
+        return stop(watchdog, error)
+
+    def tell_report(report: RunReport, *error: Any) -> None:
+        order.append("report")
+        leave(report, *error)
+
+    Watchdog.stop, RunReport.__exit__ = tell_ranks, tell_report  # type: ignore[method-assign]
+    try:
+        with contextlib.suppress(OSError):
+            train_run(ranks, **arguments)
+    finally:
+        Watchdog.stop, RunReport.__exit__ = stop, leave  # type: ignore[method-assign]
+    return order
 
 
 def count_reductions(ranks: Ranks, **arguments: Any) -> int:

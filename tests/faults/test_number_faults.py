@@ -1,6 +1,5 @@
 """Numbers gone bad, on one of two ranks: skipped by all ranks together, logged, left behind by a rollback."""
 
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from ifvit.checkpoint.layout import saved_steps, step_folder
-from tests.distributed.training_runs import curve, final_tensors
+from tests.distributed.training_runs import curve, final_checkpoint, final_tensors
 from tests.faults.faulty_runs import count_reductions, json_lines
 from tests.forged_shards import forge_members, reseal
 from tests.training_fixtures import Train
@@ -70,7 +69,7 @@ def test_a_gradient_that_is_no_number_is_skipped_by_all_ranks(
     assert changed and changed <= averages  # an average moves towards weights that stay
     (line,) = bad_steps(tmp_path)
     assert (line["step"], line["batch"]) == (4, 3)
-    assert "the gradient is not finite" in line["reason"] and not math.isfinite(line["grad_norm"])
+    assert "the gradient is not finite" in line["reason"] and line["grad_norm"] is None
     assert [len(ids) for ids in line["sample_ids_by_rank"]] == [4, 4]
     assert train(2, tmp_path, *overrides, "train.max_steps=6") == [0, 0]
     assert [record["bad_steps"] for record in curve(tmp_path)] == [0, 0, 0, 0, 1, 1]
@@ -105,15 +104,33 @@ def test_a_rollback_is_the_run_that_never_saw_the_bad_batches(
     assert [record["step"] for record in discarded] == [5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("last_step", [6, 7])
-def test_a_run_interrupted_among_bad_steps_goes_on_exactly(faulty: Faulty, tmp_path: Path, last_step: int) -> None:
-    """Saved behind the first bad step, or behind the second, where the rollback is due: there nothing may lead back."""
+@pytest.mark.parametrize(
+    ("last_step", "signals", "code", "next_max_steps"),
+    [(6, "", 0, 8), (7, "; step.data@1:7=usr1", 75, 7), (7, "", 0, 8)],
+)
+def test_a_run_interrupted_among_bad_steps_goes_on_exactly(
+    faulty: Faulty, tmp_path: Path, last_step: int, signals: str, code: int, next_max_steps: int
+) -> None:
+    """Saved behind the first bad step; or behind the second, where the rollback is due: there nothing may lead back,
+    and the run is not done. Where the second was to be the last one, the rollback is done at once."""
     assert faulty(tmp_path / "whole", BAD_BATCHES, *ROLLBACK) == [0, 0]
-    assert faulty(tmp_path / "parts", BAD_BATCHES, *ROLLBACK, f"train.max_steps={last_step}") == [0, 0]
+    max_steps = 8 if signals else last_step
+    first = faulty(tmp_path / "parts", BAD_BATCHES + signals, *ROLLBACK, f"train.max_steps={max_steps}")
+    assert first == [code, code]
     assert saved_steps(tmp_path / "parts/tiny/checkpoints") == [4, last_step]
-    assert faulty(tmp_path / "parts", BAD_BATCHES, *ROLLBACK) == [0, 0]
+    for max_steps in dict.fromkeys([next_max_steps, 8]):
+        assert faulty(tmp_path / "parts", BAD_BATCHES, *ROLLBACK, f"train.max_steps={max_steps}") == [0, 0]
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
     assert_same_but_for_counts(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_bad_steps_at_the_very_end_are_taken_back_too(faulty: Faulty, tmp_path: Path) -> None:
+    """No step follows that would tell of the last one."""
+    assert faulty(tmp_path, "step.gradient@1:7-8=nan", *ROLLBACK) == [0, 0]
+    progress = final_checkpoint(tmp_path).manifest.progress
+    assert (progress.step, progress.skipped_batches, progress.bad_steps.in_a_row) == (8, 4, 0)
+    (line,) = json_lines(tmp_path / "tiny/logs/rollbacks.jsonl")
+    assert (line["from_step"], line["to_step"], line["bad_steps"]) == (8, 4, [7, 8])
 
 
 @pytest.mark.fault(
@@ -149,18 +166,19 @@ SPIKES = ["train.bad_steps.spike_threshold=30", "train.bad_steps.spike_window=5"
 
 @pytest.mark.fault(
     "F14",
-    injected="a loss forty times too large on rank 1",
-    detected="its robust z-score over the last good losses",
+    injected="a loss forty times too large on rank 1; before that, one of NaN whose gradient is finite",
+    detected="its robust z-score over the last good losses; that it is not finite",
     recovered="all ranks skip the step; sample ids logged",
     lost="the step",
 )
 def test_a_loss_spike_is_skipped_by_all_ranks(faulty: Faulty, tmp_path: Path) -> None:
-    assert faulty(tmp_path, "step.loss@1:8=scale 40", *SPIKES) == [0, 0]
-    (line,) = bad_steps(tmp_path)
-    assert line["step"] == 8
+    assert faulty(tmp_path, "step.loss@1:2=nan; step.loss@1:8=scale 40", *SPIKES) == [0, 0]
+    not_finite, line = bad_steps(tmp_path)
+    assert (not_finite["step"], line["step"]) == (2, 8)
+    assert "the loss is not finite" in not_finite["reason"]
     assert "is a spike, z = " in line["reason"]
     assert line["loss_by_rank"][1] > 10 * line["loss_by_rank"][0]
-    assert [record["bad_steps"] for record in curve(tmp_path)] == [0] * 8 + [1] * 2
+    assert [record["bad_steps"] for record in curve(tmp_path)] == [0] * 2 + [1] * 6 + [2] * 2
 
 
 def test_a_run_that_watches_for_spikes_resumes_exactly(faulty: Faulty, tmp_path: Path) -> None:
@@ -195,7 +213,7 @@ def test_a_nan_latent_in_a_shard_is_skipped_with_its_batch(faulty: Faulty, shard
     lines = bad_steps(tmp_path)
     assert len(lines) in (1, 2)  # in 8 steps of 2 of the 10 samples
     for line in lines:
-        (with_nan,) = (rank for rank, loss in enumerate(line["loss_by_rank"]) if math.isnan(loss))
+        (with_nan,) = (rank for rank, loss in enumerate(line["loss_by_rank"]) if loss is None)
         assert line["sample_ids_by_rank"][with_nan] == [bad_id]
     assert all(tensor.isfinite().all() for tensor in final_tensors(tmp_path).values())
 

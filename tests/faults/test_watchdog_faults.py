@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.training_runs import assert_same_outcome
+from tests.faults.faulty_runs import order_of_ends
 from tests.faults.overheard_runs import overheard_run
 from tests.faults.training_processes import TrainingProcesses
 from tests.training_fixtures import Train
@@ -121,6 +122,10 @@ def test_the_error_of_another_rank_is_named(shards_root: Path, tmp_path: Path) -
     assert ranks.wait() == [3, 1]
     assert re.search(r"rank 1 on \S+ .*failed in forward of step 6 .*OSError: \[Errno 5\]", ranks.stderr())
     assert "Traceback" in ranks.stderr(1)
+
+
+def test_the_other_ranks_hear_of_an_error_before_mlflow_which_may_be_down(train: Train, tmp_path: Path) -> None:
+    assert train(1, tmp_path, function=order_of_ends, faults="step.forward:2=eio") == [["ranks", "report"]]
 
 
 @pytest.mark.fault(

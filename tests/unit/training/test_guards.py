@@ -1,5 +1,8 @@
 """Which errors the other ranks are told of as this rank's failure: those that they may still wait through."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from ifvit.checkpoint.saver import SaveError
@@ -7,7 +10,7 @@ from ifvit.config.errors import UserError
 from ifvit.config.schema import RuntimeConfig
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.guards import Guards
-from ifvit.training.state import NonFiniteError, ReplicaError
+from ifvit.training.state import LostRankError, NonFiniteError, ReplicaError
 
 
 def told_failure(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Exception | None:
@@ -30,3 +33,45 @@ def test_an_error_of_one_rank_is_told(error: Exception, monkeypatch: pytest.Monk
 def test_an_end_of_all_ranks_is_no_failure(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank 0 may take long to say it to MLflow, and must not be ended for the failure of the others meanwhile."""
     assert told_failure(error, monkeypatch) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "blamed", "events"),
+    [
+        (ValueError("ours"), "", ["told", "ValueError is reported"]),
+        (RuntimeError("gloo"), "rank 1 is gone", ["told", "LostRankError is reported"]),
+        (None, "", ["NoneType is reported", "told"]),
+    ],
+)
+def test_the_others_are_told_of_an_error_before_it_is_reported_and_of_an_end_afterwards(
+    error: Exception | None, blamed: str, events: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports go to MLflow, which may be down. Until its end a run that has not failed is watched."""
+    seen: list[str] = []
+
+    @contextmanager
+    def report() -> Iterator[None]:
+        ended: Exception | None = None
+        try:
+            yield
+        except Exception as raised:
+            ended = raised
+            raise
+        finally:
+            seen.append(f"{type(ended).__name__} is reported")
+
+    def stop(failure: Exception | None) -> str:
+        seen.append("told")
+        original(failure)
+        return blamed
+
+    try:
+        with Guards(RuntimeConfig(), Ranks()) as guards:
+            original = guards.watchdog.stop
+            monkeypatch.setattr(guards.watchdog, "stop", stop)
+            with report(), guards.telling():
+                if error is not None:
+                    raise error
+    except (LostRankError, type(error)) as raised:
+        assert isinstance(raised, LostRankError) == bool(blamed)
+    assert seen == events
