@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,12 @@ from ifvit.checkpoint.manifest import DamagedCheckpointError
 from ifvit.checkpoint.saver import SaveError
 from ifvit.checkpoint.verification import verify
 from ifvit.runtime.distributed import Ranks
-from ifvit.runtime.fault_injection import VARIABLE
 from tests.distributed.rank_pool import RankPool
 from tests.distributed.training_runs import assert_bit_equal, assert_same_outcome, curve
 from tests.faults.overheard_runs import overheard_run
 from tests.faults.training_processes import TrainingProcesses
 from tests.forked_process import exit_code, forked
+from tests.injected_faults import injected
 from tests.saved_states import make_saver, progress_of, save, values_of
 from tests.training_fixtures import Train
 
@@ -69,26 +70,9 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, capfd: pytest.Cap
 
 
 @pytest.fixture
-def overheard(pools: dict[int, RankPool], shards_root: Path) -> Overheard:
-    """`overheard(world_size, runs_root, *overrides, faults="")`: outcome and standard error of each rank of a run."""
-
-    def run(
-        world_size: int, runs_root: Path, *overrides: str, faults: str = "", records_samples: bool = True
-    ) -> list[tuple[int | str, str]]:
-        given = [f"train.micro_batch_size={8 // world_size}", *overrides]
-        arguments = {"shards_root": shards_root, "runs_root": runs_root, "overrides": given}
-        arguments["records_samples"] = records_samples
-        return pools[world_size].run(overheard_run, faults=faults, **arguments)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def undisturbed_pair(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight steps on two ranks at stage 1, in one go."""
-    root = tmp_path_factory.mktemp("undisturbed_pair")
-    assert train(2, root, "train.micro_batch_size=4") == [0, 0]
-    return root
+def overheard(train: Train) -> Overheard:
+    """`overheard(world_size, runs_root, *overrides)`: outcome and standard error of each rank of a run."""
+    return partial(train, function=overheard_run)
 
 
 @pytest.mark.fault(
@@ -121,7 +105,7 @@ GRIDS = ["sampling.prompts=[A red bus., Two cats.]", "sampling.num_inference_ste
 def test_a_disk_that_is_full_for_a_while_loses_no_metrics(
     overheard: Overheard, undisturbed: Path, tmp_path: Path
 ) -> None:
-    overrides = ["train.micro_batch_size=4", "checkpoint.every_steps=2", "checkpoint.asynchronous=false", *GRIDS]
+    overrides = ["checkpoint.every_steps=2", "checkpoint.asynchronous=false", *GRIDS]
     faults = "step.data:3=full; step.data:7=space"
     ((code, told),) = overheard(1, tmp_path, *overrides, faults=faults, records_samples=False)
     assert code == 0
@@ -303,16 +287,14 @@ def test_storage_that_stands_still(overheard: Overheard, undisturbed_pair: Path,
 
 
 def wait_for_slow_storage(ranks: Ranks, checkpoints: Path) -> str:
-    os.environ[VARIABLE] = "checkpoint.write@1=sleep 5"
     saver = make_saver(checkpoints, ranks=ranks, patience_seconds=2)  # rank 0's own files are on the disk by then
-    try:
-        save(saver, 1)
-    except SaveError as error:
-        assert saver.current is not None
-        saver.current.join()  # nobody else may find it in this process
-        return str(error)
-    finally:
-        del os.environ[VARIABLE]
+    with injected("checkpoint.write@1=sleep 5"):
+        try:
+            save(saver, 1)
+        except SaveError as error:
+            assert saver.current is not None
+            saver.current.join()  # nobody else may find it in this process
+            return str(error)
     return "saved"
 
 
