@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ifvit.benchmark.checked_cells import CELLS, cell_recipe
+from ifvit.benchmark.device_rates import memory_rate, product_rate
 from ifvit.benchmark.step_time import cell_reports, measure_steps
 from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine, with_batch_size
 
@@ -13,10 +14,11 @@ from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engi
 def measure_cells(
     device: torch.device, batch_size: int, windows: int, steps_per_window: int, *, is_compiled: bool
 ) -> dict[str, Any]:
-    """As `ifvit bench step` reports them. The process group must exist."""
-    gc.collect()  # engines of the parts before this one refer to themselves
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    """As `ifvit bench step` reports them, and what the device's matrix products and memory reached beside them.
+
+    Each cell's mfu is relative to those products. The process group must exist.
+    """
+    fresh_memory(device)
     compiled = f"runtime.compile={'true' if is_compiled else 'false'}"
     trainings = {
         cell: SyntheticTraining(
@@ -25,4 +27,21 @@ def measure_cells(
         for cell in CELLS
     }
     times = measure_steps(trainings, windows, steps_per_window)
-    return {"failure": None, "steps": windows * steps_per_window, "cells": cell_reports(trainings, times)}
+    products = product_rate(trainings[CELLS[0]].recipe, device) / 1e12
+    cells = cell_reports(trainings, times)
+    return {
+        "failure": None,
+        "steps": windows * steps_per_window,
+        "product_tflops_per_second": products,
+        "memory_gb_per_second": memory_rate(device) / 1e9,
+        "cells": {
+            cell: {**report, "mfu": report["model_tflops_per_second"] / products} for cell, report in cells.items()
+        },
+    }
+
+
+def fresh_memory(device: torch.device) -> None:
+    """Free what is no longer used: engines refer to themselves."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -4,20 +4,20 @@ Memory is that of tensors, each followed from the operation that makes it until 
 """
 
 import statistics
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ifvit.benchmark.device_rates import memory_rate, product_rate
 from ifvit.benchmark.live_memory import LiveBytes
 from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine
 from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.config.schema import Recipe
 from ifvit.model.attention_cache import user_cache_folder
-from ifvit.model.attention_choice import choose_for_training, synchronise
+from ifvit.model.attention_choice import choose_for_training
 from ifvit.runtime.devices import TRAINING_DTYPES
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.engine import DeepSpeedEngine
@@ -114,35 +114,6 @@ def with_chosen_attention(recipe: Recipe, device: torch.device) -> Recipe:
     return recipe.model_copy(
         update={"runtime": recipe.runtime.model_copy(update={"attention_backend": choice.backend})}
     )
-
-
-def product_rate(recipe: Recipe, device: torch.device) -> float:
-    """FLOPs per second of the MLP's first product at the recipe's micro-batch size."""
-    shape = recipe.model
-    dtype = TRAINING_DTYPES[recipe.train.precision]
-    rows = recipe.train.micro_batch_size * shape.num_image_tokens
-    tokens = torch.randn(rows, shape.hidden_size, device=device, dtype=dtype)
-    weight = torch.randn(shape.hidden_size, int(shape.hidden_size * shape.mlp_ratio), device=device, dtype=dtype)
-    return 2 * rows * weight.numel() / best_seconds(lambda: tokens @ weight, device)
-
-
-def memory_rate(device: torch.device) -> float:
-    """Bytes per second, read and written, of a copy that no cache holds."""
-    source = torch.ones(64 * 2**20, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / best_seconds(lambda: target.copy_(source), device)
-
-
-def best_seconds(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    work()
-    times = []
-    for _ in range(repeats):
-        synchronise(device)
-        start = time.perf_counter()
-        work()
-        synchronise(device)
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def checkpoint_bytes(training: SyntheticTraining, ranks: Ranks, folder: Path) -> int:

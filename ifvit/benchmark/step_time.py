@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from ifvit.benchmark.synthetic_training import PARTS, SyntheticTraining, Window
 from ifvit.model.flops import count_flops
 from ifvit.training.device_use import FORWARD_AND_BACKWARD
@@ -56,7 +58,9 @@ def measure_steps(
     for window in range(windows + 1):
         first = window % len(names)
         for name in (*names[first:], *names[:first]):
-            measured = trainings[name].run_window(steps_per_window)
+            # A block compiled too often falls back to eager, which would be taken for compiled.
+            with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+                measured = trainings[name].run_window(steps_per_window)
             if window > 0:
                 times[name].windows.append(measured)
             on_window()
