@@ -8,11 +8,12 @@ import torch
 from ifvit.benchmark.small_training import losses_of, small_training
 
 STAGE_TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2}  # of a loss; measured on a CPU: 1.2e-7, and in bf16 1.6e-4 at stage 3
+MIN_FALL = 0.01  # of a loss that begins near 1; measured on a CPU, of the tiny model in 8 steps: 0.036
 
 
-def losses(device: torch.device, steps: int, precision: str, zero_stage: int) -> list[float]:
+def losses(device: torch.device, steps: int, precision: str, zero_stage: int, *overrides: str) -> list[float]:
     """Of `steps` steps of the small model."""
-    return losses_of(small_training(device, precision, zero_stage), steps)
+    return losses_of(small_training(device, precision, zero_stage, *overrides), steps)
 
 
 def check_parity(device: torch.device, steps: int) -> dict[str, Any]:
@@ -33,21 +34,22 @@ def check_parity(device: torch.device, steps: int) -> dict[str, Any]:
 
 
 def check_zero_stages(device: torch.device, steps: int) -> dict[str, Any]:
-    """The largest difference of a loss from stage 1's, by precision and stage, and by how much the losses fall.
+    """By precision and stage: the largest difference of a loss from stage 1's, and how far the losses fall.
 
     Stage 0 has no bf16.
     """
+    untrained = losses(device, steps, "fp32", 1, "optimizer.learning_rate=1.0e-12")
     differences: dict[str, dict[str, float]] = {}
     falls: dict[str, dict[str, float]] = {}
     failures = []
     for precision, stages in (("fp32", (1, 0, 2, 3)), ("bf16", (1, 2, 3))):
         curves = {stage: losses(device, steps, precision, stage) for stage in stages}
         differences[precision] = {str(stage): largest_difference(curves[stage], curves[1]) for stage in stages}
-        falls[precision] = {str(stage): fall(curves[stage]) for stage in stages}
+        falls[precision] = {str(stage): fall(curves[stage], untrained) for stage in stages}
         for stage in map(str, stages):
             if not differences[precision][stage] <= STAGE_TOLERANCES[precision]:
                 failures.append(f"{precision} at stage {stage}: {differences[precision][stage]:.2g} from stage 1")
-            if not falls[precision][stage] > 0:  # nor is NaN
+            if not falls[precision][stage] > MIN_FALL:  # nor is NaN
                 failures.append(f"{precision} at stage {stage}: the loss does not fall")
     return {
         "failure": ", ".join(failures) or None,
@@ -57,10 +59,10 @@ def check_zero_stages(device: torch.device, steps: int) -> dict[str, Any]:
     }
 
 
-def fall(curve: list[float]) -> float:
-    """The mean of the first quarter of `curve` - that of the last."""
+def fall(curve: list[float], untrained: list[float]) -> float:
+    """How far the last quarter is below that of a model that does not learn: noise makes some steps harder."""
     quarter = max(len(curve) // 4, 1)
-    return statistics.mean(curve[:quarter]) - statistics.mean(curve[-quarter:])
+    return statistics.mean(untrained[-quarter:]) - statistics.mean(curve[-quarter:])
 
 
 def largest_difference(ours: list[float], theirs: list[float]) -> float:

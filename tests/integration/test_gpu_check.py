@@ -73,7 +73,6 @@ def test_zero_stages_give_the_same_losses_that_fall(report: dict[str, Any]) -> N
             "fp32": ["0", "1", "2", "3"],
             "bf16": ["1", "2", "3"],
         }
-    assert all(fall > 0.01 for of_stages in zero_stages["fall"].values() for fall in of_stages.values())
 
 
 def test_promises_are_kept_bit_for_bit(report: dict[str, Any]) -> None:
