@@ -45,9 +45,10 @@ def measure_backends(
             if failure is None
         }
         times = measure_steps(trainings, windows, steps_per_window)
+        fastest = min(times, key=lambda name: times[name].step_seconds)
         found[cell] = {
             "backends": cell_reports(trainings, times),
-            "fastest": min(times, key=lambda name: times[name].step_seconds),
+            "fastest": fastest,
             "unavailable": {name: failure for name, failure in failures.items() if failure is not None},
         }
         del trainings  # before the next cell's

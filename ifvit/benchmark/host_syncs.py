@@ -14,8 +14,10 @@ from ifvit.benchmark.checked_cells import cell_recipe
 from ifvit.benchmark.hook_cost import DuringSteps
 from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine, with_batch_size
 from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.run_writer import RunWriter
 from ifvit.training.bad_steps_hook import BadStepsHook
 from ifvit.training.engine import DeepSpeedEngine
+from ifvit.training.meter import Meter
 from ifvit.training.metrics import MetricsHook
 from ifvit.training.timestep_losses import TimestepLosses
 from ifvit.training.weight_norms import WeightNorms
@@ -32,8 +34,9 @@ def check_host_syncs(device: torch.device, steps: int) -> dict[str, Any]:
     training = SyntheticTraining(recipe, device, deepspeed_engine)
     engine = training.engine
     assert isinstance(engine, DeepSpeedEngine)
-    bad_steps = BadStepsHook(recipe.train.bad_steps, Ranks(), Path(os.devnull))
-    meters = [
+    nowhere = Path(os.devnull)
+    bad_steps = BadStepsHook(recipe.train.bad_steps, Ranks(), nowhere, RunWriter(nowhere))
+    meters: list[Meter] = [
         TimestepLosses(recipe.diffusion.num_train_timesteps, Ranks(), device),
         WeightNorms(engine.fragments, engine.is_sharded, recipe),
     ]
