@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ifvit.benchmark.small_training import losses_of, small_training
+from ifvit.benchmark.small_training import WRITTEN_OUT, losses_of, small_training
 
 STAGE_TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2}  # of a loss; measured on a CPU: 1.2e-7, and in bf16 1.6e-4 at stage 3
 MIN_FALL = 0.01  # of a loss that begins near 1; measured on a CPU, of the tiny model in 8 steps: 0.036
@@ -38,12 +38,12 @@ def check_zero_stages(device: torch.device, steps: int) -> dict[str, Any]:
 
     Stage 0 has no bf16.
     """
-    untrained = losses(device, steps, "fp32", 1, "optimizer.learning_rate=1.0e-12")
+    untrained = losses(device, steps, "fp32", 1, WRITTEN_OUT, "optimizer.learning_rate=1.0e-12")
     differences: dict[str, dict[str, float]] = {}
     falls: dict[str, dict[str, float]] = {}
     failures = []
     for precision, stages in (("fp32", (1, 0, 2, 3)), ("bf16", (1, 2, 3))):
-        curves = {stage: losses(device, steps, precision, stage) for stage in stages}
+        curves = {stage: losses(device, steps, precision, stage, WRITTEN_OUT) for stage in stages}
         differences[precision] = {str(stage): largest_difference(curves[stage], curves[1]) for stage in stages}
         falls[precision] = {str(stage): fall(curves[stage], untrained) for stage in stages}
         for stage in map(str, stages):

@@ -1,7 +1,4 @@
-"""What training promises bit for bit, on this device: updates left out, averages, saves beside it, resumption, digests.
-
-Attention is written out here, so that a kernel that adds in any order is not mistaken for a broken promise.
-"""
+"""What training promises on this device: updates left out, averages, saves beside it, resumption, digests."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ifvit.benchmark.save_time import never_bad
-from ifvit.benchmark.small_training import AfterEachStep, losses_of, small_training
+from ifvit.benchmark.small_training import WRITTEN_OUT, AfterEachStep, losses_of, small_training
 from ifvit.benchmark.synthetic_training import OneBatch, SyntheticTraining
 from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.checkpoint.load import newest_checkpoint
@@ -24,7 +21,7 @@ from ifvit.training.replicas import ReplicaHook
 from ifvit.training.state import ReplicaError
 
 CASES = (("bf16", 1), ("fp32", 0), ("bf16", 3), ("bf16", 2))
-OVERRIDES = ("runtime.attention_backend=math", "ema.decays=[0.9]", "checkpoint.asynchronous=true")
+OVERRIDES = (WRITTEN_OUT, "ema.decays=[0.9]", "checkpoint.asynchronous=true")
 STEPS = 3
 AVERAGE_TOLERANCE = 1e-6  # relative to the largest value: a few roundings of float32
 
