@@ -16,6 +16,7 @@ def deepspeed_config(train: TrainConfig, runtime: RuntimeConfig, num_parameters:
         "sub_group_size": num_parameters + 1,  # one update for all of a rank's weights
         "stage3_param_persistence_threshold": 0,
         "stage3_max_reuse_distance": 0,  # a block's weights are given back after forward and gathered for backward
+        "memory_efficient_linear": False,  # replaces torch's in all of the process; saved_weights.py is enough
     }
     if runtime.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}

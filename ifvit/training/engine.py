@@ -1,13 +1,12 @@
 """DeepSpeed around a plain model: precision, sharding, reduction, optimiser step.
 
-Only this file and communication.py, which times its collectives, import it.
+Only this file, deepspeed_inside.py and communication.py, which times its collectives, import it.
 """
 
 import contextlib
 import io
 import logging
 import os
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -18,9 +17,11 @@ from ifvit.config.schema import OptimizerConfig, RuntimeConfig, TrainConfig
 from ifvit.model.uvit import UViT
 from ifvit.training.blocks import blocks_of, prepare_blocks
 from ifvit.training.deepspeed_config import deepspeed_config
+from ifvit.training.deepspeed_inside import check_inside, replace_functions
 from ifvit.training.fragments import Fragment, create_moments, local_fragments, moment, optimizer_step, refresh_weights
 from ifvit.training.guarded_update import GuardedUpdate
 from ifvit.training.optimizer import make_optimizer
+from ifvit.training.saved_weights import without_saved_weights
 from ifvit.training.state import StepOutcome
 
 
@@ -46,6 +47,8 @@ class DeepSpeedEngine:
         if train.precision == "bf16":
             initial_weights = {name: p.detach().flatten().clone() for name, p in model.named_parameters()}
         prepare_blocks(model, recomputed_share=train.activation_checkpointing, is_compiled=runtime.compile)
+        if runtime.zero_stage == 3:
+            model.forward = without_saved_weights(model.forward)  # type: ignore[method-assign]
         self.optimizer = make_optimizer(model, optimizer)
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.engine = initialize_deepspeed(model, self.optimizer, deepspeed_config(train, runtime, num_parameters))
@@ -97,7 +100,7 @@ class DeepSpeedEngine:
 
     def grad_norm(self) -> Tensor:
         """Of all ranks, of gradients reduced and not yet applied; negative, NaN or infinite where one is not finite."""
-        # ZeRO has it when the update begins; stage 0 computes none.
+        # ZeRO has it when the update begins, its engine's get_global_grad_norm only after it; stage 0 computes none.
         if self.is_sharded:
             return torch.as_tensor(self.engine.optimizer._global_grad_norm)
         return torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
@@ -122,16 +125,11 @@ def initialize_deepspeed(model: UViT, optimizer: torch.optim.Optimizer, config: 
     from deepspeed.utils import logger, set_z3_leaf_module
 
     logger.setLevel(logging.WARNING)
-    # Through import_module, because the attribute deepspeed.comm.torch is the torch package.
-    if not torch.cuda.is_available():
-        # On a CPU it would compile a shared-memory operation at start, a minute, and die without a compiler.
-        import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
-    for name in ("bf16_optimizer", "zero.stage_1_and_2", "zero.stage3"):
-        # It would wait for the norm in every step, to leave out the update itself.
-        import_module(f"deepspeed.runtime.{name}").is_invalid_grad_norm = lambda norm: False  # type: ignore[attr-defined]
+    replace_functions()
     for block in blocks_of(model):
         set_z3_leaf_module(block, True)  # stage 3 gathers and reduces a block as one piece
     deepspeed.init_distributed(verbose=False)
     with contextlib.redirect_stdout(io.StringIO()):  # its bf16 optimiser prints tables of memory use
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
+    check_inside(engine, model)
     return engine

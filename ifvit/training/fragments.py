@@ -1,4 +1,4 @@
-"""The float32 weights and Adam moments wherever DeepSpeed keeps them. The only file that knows its inside.
+"""The float32 weights and Adam moments wherever DeepSpeed keeps them. deepspeed_inside.py lists what it uses of it.
 
 Stage 0: each rank holds every parameter whole. Stages 1 and 2: each rank holds one partition of all parameters laid
 end to end, and with it a contiguous part of some of them. Stage 3: each rank holds a contiguous part of each parameter,

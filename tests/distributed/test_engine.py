@@ -52,7 +52,8 @@ def test_bf16_is_the_same_at_stages_1_to_3(pools: Pools, world_size: int, zero_s
     bf16 = {"precision": "bf16"}
     expected, *_ = pools[world_size].run(train_tiny, train_fields=bf16)
     ours, *_ = pools[world_size].run(train_tiny, zero_stage=zero_stage, train_fields=bf16)
-    assert_close(ours, expected, rtol=1e-2, atol=5e-3, share=2e-2)  # half of one step of Adam at this learning rate
+    # Half of one step of Adam at this learning rate; a square has twice the error of its gradient, here 2%.
+    assert_close(ours, expected, rtol=1e-2, atol=5e-3, share=4e-2)
 
 
 @pytest.mark.parametrize(
