@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
 
@@ -13,6 +14,8 @@ from ifvit.runtime.distributed import Ranks
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(days=7)
+
+_patient_groups: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()  # by the default group
 
 
 @contextmanager
@@ -43,8 +46,15 @@ def gathered(ranks: Ranks, value: Result, group: dist.ProcessGroup | None = None
 
 
 def patient_group() -> dist.ProcessGroup:
-    """All ranks, for a wait that may take longer than runtime.watchdog_seconds. To be called by all."""
-    return dist.new_group(backend="gloo", timeout=PATIENCE)
+    """All ranks, for a wait that may take longer than runtime.watchdog_seconds. To be called by all.
+
+    The same at each call, as long as the default group is: each one has threads and sockets of its own.
+    """
+    everyone = dist.group.WORLD
+    assert everyone is not None, "no process group"
+    if everyone not in _patient_groups:
+        _patient_groups[everyone] = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return _patient_groups[everyone]
 
 
 def on_first_rank(ranks: Ranks, function: Callable[[], Result]) -> Result:

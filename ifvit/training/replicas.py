@@ -90,14 +90,19 @@ class ReplicaHook:
             weight = by_name[fragment.name]
             start = fragment.start if weight.is_whole else 0
             part = weight.values.narrow(0, start, fragment.weight.numel())
-            results.append((fragment.weight.to(part) != part).any())
+            results.append((bits(fragment.weight.to(part)) != bits(part)).any())
         return torch.stack(results) if results else torch.zeros(0, dtype=torch.bool)
 
 
 def digest(values: Tensor) -> Tensor:
     """(2,) int64 of (numel,) bf16 or float32: the sum of the bit patterns and of their squares, modulo 2^64."""
-    bits = values.view(torch.int32 if values.element_size() == 4 else torch.int16).long()
-    return torch.stack((bits.sum(), (bits * bits).sum()))
+    patterns = bits(values).long()
+    return torch.stack((patterns.sum(), (patterns * patterns).sum()))
+
+
+def bits(values: Tensor) -> Tensor:
+    """The bit patterns as integers: 0.0 and -0.0 differ, a NaN is the same as itself."""
+    return values.view(torch.int32 if values.element_size() == 4 else torch.int16)
 
 
 def accusations(holdings: Sequence[Holdings]) -> list[str]:

@@ -1,9 +1,15 @@
 """Which rank is accused, from what each holds; and that a digest sees a flipped bit."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
-from ifvit.training.replicas import Holdings, accusations, digest
+from ifvit.runtime.distributed import Ranks
+from ifvit.training.fragments import Fragment
+from ifvit.training.replicas import Holdings, ReplicaHook, accusations, digest
 
 
 def held(host: str, value: int, owned: set[str] | None = None, damaged: set[str] | None = None) -> Holdings:
@@ -40,3 +46,16 @@ def test_a_digest_sees_each_flipped_bit_and_two_that_cancel(dtype: torch.dtype) 
     integers[3] += 5
     integers[4] -= 5
     assert not torch.equal(digest(values), digest(two))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_part_is_compared_by_its_bits(dtype: torch.dtype) -> None:
+    """A flipped sign of zero is found, and a NaN that came by rounding is no difference."""
+    values = torch.tensor([1.0, 0.0, torch.nan, 3.0])
+    own = {name: values.clone() for name in ("same", "sign", "last")}
+    own["sign"][1] = -0.0
+    own["last"][3] = 3.5
+    module = nn.ParameterDict({name: nn.Parameter(values.to(dtype)) for name in own})
+    fragments = [Fragment(name, 1, weight[1:], weight, 1) for name, weight in own.items()]
+    engine: Any = SimpleNamespace(module=module, fragments=fragments)
+    assert ReplicaHook(engine, Ranks(), 1).own_parts_differ().tolist() == [False, True, True]
