@@ -49,6 +49,11 @@ def host_bytes(request: PlanRequest, num_parameters: int) -> int:
     return buffer + offloaded + FLOAT32 * (num_parameters // request.num_shards)
 
 
+def first_host_bytes(num_parameters: int) -> int:
+    """What rank 0 alone holds of its host when a run starts: the weights, and those it reads from a checkpoint."""
+    return 2 * FLOAT32 * num_parameters
+
+
 def weights(request: PlanRequest, total: int) -> MemoryPart:
     weight = request.bytes_per_weight
     if request.zero_stage == 3:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ifvit.benchmark.plan import Change, Plan
-from ifvit.benchmark.plan_memory import host_bytes
+from ifvit.benchmark.plan_memory import first_host_bytes, host_bytes
 from ifvit.benchmark.plan_request import SAMPLES_PER_SECOND, PlanRequest
 
 
@@ -44,7 +44,12 @@ def memory_lines(plan: Plan, changes: list[Change]) -> list[str]:
         f"{host_bytes(plan.request, plan.model.num_parameters) / 1e9:.2f}",
         "what checkpoints are copied to, an offloaded optimiser; 3 GB of the process and its loader on top",
     )
-    return ["Memory of one GPU        GB   rests on", *rows, f"{total}; {largest}", host]
+    first_host = row(
+        "rank 0's, at start",
+        f"{first_host_bytes(plan.model.num_parameters) / 1e9:.2f}",
+        "the whole weights, and once more as read from a checkpoint, until they are on the GPUs",
+    )
+    return ["Memory of one GPU        GB   rests on", *rows, f"{total}; {largest}", host, first_host]
 
 
 def time_lines(plan: Plan) -> list[str]:

@@ -33,6 +33,7 @@ from ifvit.runtime.seeding import derived_seed
 from ifvit.training.bad_steps_hook import BadStepsHook
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
+from ifvit.training.gathering import copy_from_first_rank
 from ifvit.training.guards import Guards
 from ifvit.training.loop import train
 from ifvit.training.phases import END
@@ -99,7 +100,11 @@ def restored_engine(
     """Engine, averages and state of the run's newest checkpoint, or of its start. Collective."""
     checkpoint = newest_checkpoint(directory.checkpoints, ranks)
     with agreed_errors(ranks):
-        model = initial_model(recipe, checkpoint).to(device)
+        if ranks.rank == 0:  # on all it would take a large model's size of the node's memory for each of its GPUs
+            model = initial_model(recipe, checkpoint).to(device)
+        else:
+            model = model_folder.empty_model(recipe.model, device)
+    copy_from_first_rank(model)
     engine = DeepSpeedEngine(model, recipe.train, recipe.optimizer, recipe.runtime, ranks.world_size)
     ema = Ema(engine.fragments, recipe.ema.decays)
     state = TrainState()

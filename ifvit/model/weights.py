@@ -39,6 +39,13 @@ def load_model(folder: str | Path) -> UViT:
     return model.eval()
 
 
+def empty_model(config: ModelConfig, device: torch.device) -> UViT:
+    """A model on `device` whose weights have no values yet; nothing is drawn and the host holds none of it."""
+    with torch.device("meta"):
+        model = UViT(config)
+    return model.to_empty(device=device)
+
+
 def read_model_config(folder: Path) -> ModelConfig:
     """The shape of the model in `folder`."""
     try:

@@ -4,7 +4,7 @@ import torch
 
 from ifvit.config.schema import Recipe
 from ifvit.model.uvit import UViT
-from ifvit.model.weights import load_weights
+from ifvit.model.weights import empty_model, load_weights
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.gathering import gather_parameters
@@ -22,7 +22,7 @@ class AveragedModel:
         self.engine = engine
         self.ema = ema
         self.decay = recipe.ema.decays[0]
-        self.model = UViT(recipe.model).to(device).eval().requires_grad_(False)
+        self.model = empty_model(recipe.model, device).eval().requires_grad_(False)
 
     def gather(self) -> UViT:
         """Bring `model` up to date. Collective."""

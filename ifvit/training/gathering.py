@@ -1,4 +1,4 @@
-"""Whole parameters from the parts that the ranks hold."""
+"""Whole parameters: from the parts that the ranks hold, and from the first rank at the start."""
 
 from collections.abc import Sequence
 
@@ -27,3 +27,10 @@ def gather_parameters(
     if is_sharded:
         dist.all_reduce(buffer)  # each element is held by one rank and zero on the others: the sum is exact
     return {name: buffer.narrow(0, offsets[name], shape.numel()).view(shape) for name, shape in shapes.items()}
+
+
+@torch.no_grad()
+def copy_from_first_rank(module: nn.Module) -> None:
+    """Give the parameters rank 0's values, bit for bit. Collective."""
+    for parameter in module.parameters():
+        dist.broadcast(parameter.data, src=0)

@@ -156,6 +156,11 @@ def test_an_offloaded_optimiser_is_on_the_host() -> None:
     assert there.seconds.optimizer > here.seconds.optimizer
 
 
+def test_the_host_of_rank_0_holds_whole_weights_at_the_start() -> None:
+    (line,) = [line for line in plan_text(planned(), []).splitlines() if "rank 0's, at start" in line]
+    assert line.split()[4] == f"{2 * 4 * P / 1e9:.2f}"
+
+
 def test_recomputed_blocks_cost_less_than_a_forward_pass_and_save_memory() -> None:
     """A block's last product is not made again: backward does not need what it gives."""
     kept, recomputed = (planned(f"train.activation_checkpointing={rate}") for rate in (0.0, 1.0))

@@ -9,7 +9,7 @@ import ifvit
 from ifvit.config.errors import UserError
 from ifvit.config.schema import ModelConfig
 from ifvit.model.uvit import UViT
-from ifvit.model.weights import check_same_model, load_weights, save_model
+from ifvit.model.weights import check_same_model, empty_model, load_weights, save_model
 
 TINY = {"sample_size": 4, "hidden_size": 16, "num_attention_heads": 2, "depth": 2, "fusion": {"schedule": "early"}}
 
@@ -59,3 +59,13 @@ def test_other_shapes_are_refused_by_name() -> None:
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no model here, config\.json is missing"):
         ifvit.load_model(tmp_path)
+
+
+def test_an_empty_model_draws_nothing_and_takes_all_weights() -> None:
+    config = ModelConfig.model_validate(TINY)
+    model = UViT(config)
+    state = torch.get_rng_state()
+    empty = empty_model(config, torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), state)
+    load_weights(empty, model.state_dict(), "the other")
+    assert all(torch.equal(there, model.state_dict()[name]) for name, there in empty.state_dict().items())
