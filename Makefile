@@ -130,8 +130,8 @@ test-matrix: $(STAMP)  ## every pair of ZeRO stage and rank count: saved at one,
 test-faults: $(STAMP)  ## every fault of the table, the slow ones too; writes tests/faults/README.md; 20 minutes
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m "fault and not soak" -n 2 --dist loadfile --fault-table tests/faults/README.md
 
-soak: $(STAMP)  ## eight minutes of training killed about every 20 s, and a run whose memory must stay flat
-	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m soak -rP
+soak: $(STAMP)  ## eight minutes of training killed about every 20 s, and beside it a run whose memory must stay flat; 10 minutes
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m soak -n 2 --dist loadfile -rP --fault-table tests/faults/README.md
 
 memorise: $(STAMP)  ## CELL=...: each of the four cells (or one) learns eight real images by heart; needs IFVIT_TEST_DATA
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m memorise -rP $(if $(CELL),-k $(CELL),-n 2)

@@ -15,7 +15,7 @@ from tests.distributed.training_runs import assert_same_outcome
 from tests.faults.training_processes import TrainingProcesses
 
 VICTIMS = ((0, 1), (0, 1), (0,), (1,))  # a rank that survives takes some seconds to name the other
-SLOW_STEPS = "step.data=sleep 0.05"  # so that the undisturbed run needs a part of the time
+SLOW_STEPS = "step.data=sleep 0.25"  # so that the undisturbed run needs a small part of the time
 TIMEOUT_SECONDS = 900  # of a start without kills, on a busy machine
 
 
@@ -29,7 +29,7 @@ class KilledTraining:
         self.kills = 0
 
     def start(self, max_steps: int, faults: str = "") -> TrainingProcesses:
-        overrides = [f"train.max_steps={max_steps}", "checkpoint.every_steps=10", "runtime.watchdog_seconds=20"]
+        overrides = [f"train.max_steps={max_steps}", "checkpoint.every_steps=4", "runtime.watchdog_seconds=20"]
         return TrainingProcesses(self.folder, self.shards_root, 2, *overrides, faults=faults)
 
     def last_step(self) -> int:

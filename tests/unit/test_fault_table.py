@@ -41,6 +41,25 @@ def test_rows_are_sorted_and_hold_what_the_tests_proved(tmp_path: Path) -> None:
     )
 
 
+def test_each_command_writes_its_own_rows_and_leaves_the_others(tmp_path: Path) -> None:
+    def written(*done: pytest.TestReport) -> list[str]:
+        table = FaultTable(tmp_path / "README.md")
+        for each in done:
+            table.pytest_runtest_logreport(each)
+        table.pytest_sessionfinish()
+        return [row for row in table.file.read_text().splitlines() if row.startswith("| F")]
+
+    soak = FaultRow("F05", "many kills", "rank 1 named", "exact", "steps", is_soak=True)
+    first = written(report("tests/test_killed.py::test_killed", KILLED), report("tests/test_files.py::test_cut", CUT))
+    both = written(report("tests/test_soak.py::test_soak", soak))
+    of_the_soak = (
+        "| F05 | many kills | rank 1 named | exact | steps | `tests/test_soak.py::test_soak` | passed; `make soak` |"
+    )
+    assert both == [first[0], of_the_soak, first[1]]
+    (kept, failed) = written(report("tests/test_files.py::test_cut", CUT, "failed"))
+    assert (kept, failed.rpartition("` | ")[2]) == (of_the_soak, "1 of 1 failed |")
+
+
 def test_a_failure_in_any_part_of_a_test_is_one() -> None:
     table = FaultTable(Path("unused"))
     for when, outcome in (("setup", "passed"), ("call", "failed"), ("teardown", "passed")):
