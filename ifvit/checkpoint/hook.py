@@ -65,10 +65,13 @@ class CheckpointHook:
     def on_step(self, state: TrainState, result: StepResult) -> None:
         self.saver.poll()
         self.took(self.saver.save_seconds)
-        # A run that was told to stop has little time: it is saved beside what other hooks still do, a grid say.
-        is_due = state.stop_reason is not None or state.step % self.recipe.checkpoint.every_steps == 0
-        if is_due and self.settle(state):
+        if self.is_due(state) and self.settle(state):
             self.save(state)
+
+    def is_due(self, state: TrainState) -> bool:
+        """Whether the newest step is saved, if it was a good one."""
+        # A run that was told to stop has little time: it is saved beside what other hooks still do, a grid say.
+        return state.stop_reason is not None or state.step % self.recipe.checkpoint.every_steps == 0
 
     def on_stop(self, state: TrainState) -> None:
         """Returns when the last step is on disk; raises SaveError when it cannot be saved."""

@@ -1,7 +1,12 @@
 """Train a recipe. The run lives in {runtime.runs_root}/{name}; the same command goes on with it where it stopped.
 
 One process, or several: torchrun --nproc-per-node 2 -m ifvit train RECIPE
-A signal (Ctrl-C, TERM, USR1, USR2) saves at the next step and ends with exit code 75; torchrun turns that into its own.
+A signal (Ctrl-C, TERM, USR1, USR2) saves at the next step, as does --set runtime.max_hours=H before H hours are over;
+the same command then goes on.
+
+Exit codes: 0 done; 75 interrupted and saved; 2 a mistake of yours, in one line; 3 ended with the reason: too many bad
+steps in a row, a rank lost or stuck, replicas that differ; 1 our fault, or nothing can be saved. torchrun turns them
+into its own.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from ifvit.training.hook_time import HookTime
 from ifvit.training.meter import Meter
 from ifvit.training.metrics import MetricsHook
 from ifvit.training.phases import CHECKPOINT, METRICS, SAMPLING, PhaseHook
-from ifvit.training.replicas import ReplicaHook
+from ifvit.training.replicas import replica_hooks
 from ifvit.training.state import Hook
 from ifvit.training.step_times import StepTimes
 from ifvit.training.stragglers import Stragglers
@@ -39,7 +39,8 @@ def make_hooks(parts: RunParts, inputs: TrainingInputs | None) -> list[Hook]:
         if inputs.validation_set is not None:
             meters.append(validation_loss(parts, inputs, averaged))
         if recipe.sampling.prompts:
-            previews.append(PhaseHook(preview_hook(parts, inputs, averaged), SAMPLING, phases))
+            preview = preview_hook(parts, inputs, averaged)
+            previews.append(PhaseHook(preview, SAMPLING, phases, preview.is_due))
     log, progress = (parts.log.metrics, parts.log.progress) if parts.log else (None, None)
     metrics = MetricsHook(recipe, ranks, meters, log, progress)
     saves = CheckpointHook(
@@ -53,13 +54,13 @@ def make_hooks(parts: RunParts, inputs: TrainingInputs | None) -> list[Hook]:
     )
     hooks: list[Hook] = [
         parts.bad_steps,
-        PhaseHook(metrics, METRICS, phases),
-        PhaseHook(checkpoint_time.around(saves), CHECKPOINT, phases),
+        PhaseHook(metrics, METRICS, phases, metrics.is_due),
+        PhaseHook(checkpoint_time.around(saves), CHECKPOINT, phases, saves.is_due),
         *previews,
         RollbackHook(parts, saves, counting=[metrics, saves]),
     ]
-    if (every := recipe.runtime.replica_check_every_steps) and ranks.world_size > 1:
-        hooks.insert(0, ReplicaHook(parts.engine, ranks, every))  # what differs is not to be saved
+    if every := recipe.runtime.replica_check_every_steps:
+        hooks = [*replica_hooks(parts.engine, ranks, every), *hooks]  # what differs is not to be saved
     return hooks
 
 

@@ -31,6 +31,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    def refuse_unread(self, field: str, why: str, path: str = "") -> None:
+        """Raises the error of `field`, at `path` below the section that raises, unless it has its default.
+
+        `why` ends "does nothing ...". The default is no error: a run's own recipe gives every field.
+        """
+        value = getattr(self, field)
+        if value != type(self).model_fields[field].default:
+            raise field_error(path + field, f"is {value} and does nothing {why}; give that, or leave this out")
+
 
 class EarlyFusion(Section):
     """Text meets image in the first block: the original U-ViT (arXiv 2209.12152)."""

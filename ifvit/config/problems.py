@@ -1,6 +1,7 @@
 """Validation errors of a recipe as lines: the dotted path, what is wrong, and the fix."""
 
 import re
+from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, get_args, get_origin
 
@@ -110,13 +111,10 @@ def suggestion(path: list[Any], tag: Any, schema: type[BaseModel]) -> str:
     """Where the unknown last part of `path` may belong: a near name beside it, else the same name in any section."""
     *parents, unknown = [str(part) for part in path]
     siblings = fields_of(schema, parents, tag)
-    if near := get_close_matches(unknown, siblings, n=1, cutoff=0.6):
+    begun = [name for name in siblings if name.startswith(unknown)]
+    if near := get_close_matches(unknown, siblings, n=1, cutoff=0.6) or begun:
         return f", did you mean {near[0]}?"
-    everywhere = {
-        field: f"{section}.{field}"
-        for section, info in schema.model_fields.items()
-        for field in nested_fields(info.annotation)
-    }
+    everywhere = dict(nested_fields(schema))
     if near := get_close_matches(unknown, everywhere, n=1, cutoff=0.8):
         return f", did you mean {everywhere[near[0]]}?"
     if tag is not None:
@@ -134,6 +132,11 @@ def fields_of(schema: type[BaseModel], parents: list[str], tag: Any) -> list[str
     return list(annotation.model_fields)
 
 
-def nested_fields(annotation: Any) -> list[str]:
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return list(annotation.model_fields) if is_section else []
+def nested_fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(name, dotted path) of every field of the sections below `section`, at any depth."""
+    for name, info in section.model_fields.items():
+        below = info.annotation
+        if isinstance(below, type) and issubclass(below, BaseModel):
+            path = f"{prefix}{name}."
+            yield from ((field, path + field) for field in below.model_fields)
+            yield from nested_fields(below, path)

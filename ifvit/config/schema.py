@@ -107,6 +107,12 @@ class BadStepsConfig(Section):
     # How often a run goes back to its newest checkpoint and leaves out the batches up to the last bad one.
     max_rollbacks: NonNegativeInt = 0
 
+    @model_validator(mode="after")
+    def check_spikes(self) -> "BadStepsConfig":
+        if self.spike_threshold is None:
+            self.refuse_unread("spike_window", "without spike_threshold")
+        return self
+
 
 class TrainConfig(Section):
     """How long, how large a batch, in which precision."""
@@ -208,17 +214,24 @@ class TrackingConfig(Section):
     # A rank whose own part of a measured step takes more than so many times the median is named on stderr.
     straggler_ratio: Annotated[float, Field(gt=1)] = 1.5
 
+    @model_validator(mode="after")
+    def check_stragglers(self) -> "TrackingConfig":
+        if self.step_times_every_steps == 0:
+            self.refuse_unread("straggler_ratio", "without step_times_every_steps above 0")
+        return self
+
 
 class RuntimeConfig(Section):
     """What may change between two starts of the same run."""
 
     runs_root: Folder = "runs"  # the run lives in {runs_root}/{name}
-    zero_stage: Literal[0, 1, 2, 3] = 1  # sharded over the ranks: 1 moments, 2 and gradients, 3 and weights
+    # Sharded over the ranks: at 1 moments, at 2 gradients too, at 3 weights too. Literal would take true and 1.0 for 1.
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
     offload_optimizer: bool = False  # moments, float32 weights and update on the CPU; zero_stage 2 or 3
     compile: bool = False  # torch.compile for each block
     # A rank that does not get on for so long, or for ten median steps, is named, and the job ends with exit code 3;
     # ten times as long to start, log, save and sample.
-    watchdog_seconds: PositiveInt = 120
+    watchdog_seconds: Annotated[int, Field(ge=4)] = 120
     # Wall clock of one start, from the process's start. It saves and ends with exit code 75 early enough for the save,
     # but not before one step is made.
     max_hours: PositiveFloat | None = None
@@ -254,6 +267,13 @@ class Recipe(Section):
                 f"is {self.sampling.num_inference_steps}, must be at most diffusion.num_train_timesteps = "
                 f"{self.diffusion.num_train_timesteps}",
             )
+        return self
+
+    @model_validator(mode="after")
+    def check_validation(self) -> "Recipe":
+        if self.data.validation_split is None:
+            for field in ("validation_every_steps", "validation_num_samples"):
+                self.tracking.refuse_unread(field, "without data.validation_split", "tracking.")
         return self
 
     @model_validator(mode="after")

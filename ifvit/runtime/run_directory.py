@@ -16,12 +16,13 @@ from ifvit.runtime.run_writer import RunWriter
 
 # What may differ between two starts of one run: how long, how it is logged and saved, on what it runs, and where things
 # lie. What lies there is compared by its digest. The micro-batch changes no sample and no draw, and with another number
-# of GPUs it has to change. What is done about bad steps is decided when they come.
+# of GPUs it has to change. What follows on bad steps is decided when they come, but not which steps are spikes.
 CHANGEABLE = (
     "train.max_steps",
     "train.micro_batch_size",
     "train.activation_checkpointing",
-    "train.bad_steps.",
+    "train.bad_steps.max_in_a_row",
+    "train.bad_steps.max_rollbacks",
     "data.coco_root",
     "data.image_folder",
     "data.image_tars",

@@ -19,11 +19,12 @@ RANKS_PER_SECOND = 100  # with more ranks each beats more rarely
 MAX_NAMED = 8  # late ranks
 MAX_TEXT = 150  # characters of an error
 INTERVALS_TO_BLAME = 8  # a rank that misses so many beats, while an operation with it has failed, is gone
+BEATS_TO_BE_LATE = 8  # at the least, that a rank must miss
 
 
-def beat_interval(world_size: int) -> float:
+def beat_interval(world_size: int, watchdog_seconds: float) -> float:
     """Seconds between two beats of a rank: rank 0 reads all of them each time."""
-    return max(1.0, world_size / RANKS_PER_SECOND)
+    return min(max(1.0, world_size / RANKS_PER_SECOND), watchdog_seconds / BEATS_TO_BE_LATE)
 
 
 class Watchdog:
@@ -41,7 +42,7 @@ class Watchdog:
         self.ranks = ranks
         self.own_beat = own_beat
         self.late_ranks = late_ranks
-        self.interval = beat_interval(ranks.world_size)
+        self.interval = beat_interval(ranks.world_size, late_ranks.watchdog_seconds)
         self.stacks_file: Path | None = None  # while it is not known they go to stderr
         self.num_heard = 0
         self.unanswered = 0.0  # seconds since the store last answered

@@ -46,8 +46,12 @@ class PreviewHook:
         self.sampled_step = state.step
 
     def on_step(self, state: TrainState, result: StepResult) -> None:
-        if state.step % self.recipe.sampling.every_steps == 0:
+        if self.is_due(state):
             self.write_grid(state.step)
+
+    def is_due(self, state: TrainState) -> bool:
+        """Whether the newest step gets a grid."""
+        return state.step % self.recipe.sampling.every_steps == 0
 
     def on_stop(self, state: TrainState) -> None:
         if state.step > self.sampled_step and state.stop_reason is None:  # an interrupted run has no time for pictures
@@ -67,8 +71,8 @@ class PreviewHook:
             title = f"{self.recipe.name}, step {step}, guidance scale {guidance_scale:g}, {weights}. {self.notice}"
             path = self.folder / f"step-{step:08d}.png"
             grid = labelled_grid(np.stack(ordered), prompts, title)
-            with self.outage.survived():
-                with atomic_file(path) as file:
-                    grid.save(file, format="PNG")
+            with self.outage.survived(), atomic_file(path) as file:
+                grid.save(file, format="PNG")
+            if not self.outage.is_on:
                 self.on_grid(path, step)
         self.sampled_step = step

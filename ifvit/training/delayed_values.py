@@ -1,4 +1,4 @@
-"""Numbers of a step for the host, one step late: nobody waits for a device that has nothing else to do."""
+"""Numbers of a step for the host, one step late, while the device has the next step's passes to do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +22,10 @@ class PendingCopy(Generic[Label]):
 class DelayedValues(Generic[Label]):
     """Holds the scalars of at most one step, from `put` until `take`.
 
-    They are taken when the work of the next step is queued on the device, so that the copy is done or nearly so. On a
-    CPU they are there at once and are taken at the same moment all the same: what is decided from them is decided in
-    the same step everywhere.
+    They are taken when the next step's forward and backward passes are queued on the device. That waits for the step
+    before, so the host is at most one step ahead; the device meanwhile has those passes to do. On a CPU they are
+    there at once and are taken at the same moment all the same: what is decided from them is decided in the same step
+    everywhere.
     """
 
     def __init__(self) -> None:

@@ -108,12 +108,17 @@ class DeepSpeedEngine:
 
 def num_micro_batches(train: TrainConfig, world_size: int) -> int:
     """Micro-batches of one rank in one step. Raises UserError when the global batch cannot be split evenly."""
+    if train.global_batch_size % world_size:
+        raise UserError(
+            f"train.global_batch_size: {train.global_batch_size} cannot be split evenly over {world_size} ranks; take "
+            "a number of ranks that divides it, or another batch"
+        )
     per_pass = train.micro_batch_size * world_size
     if train.global_batch_size % per_pass:
         raise UserError(
             f"train.micro_batch_size: {train.micro_batch_size} x {world_size} ranks = {per_pass} does not divide "
             f"train.global_batch_size = {train.global_batch_size}; on {world_size} ranks it must divide "
-            f"{train.global_batch_size / world_size:g}"
+            f"{train.global_batch_size // world_size}"
         )
     return train.global_batch_size // per_pass
 

@@ -41,7 +41,7 @@ class MetricsHook:
     def on_step(self, state: TrainState, result: StepResult) -> None:
         for meter in self.meters:
             meter.on_step(state, result)
-        if not is_logged(state.step, self.recipe):
+        if not self.is_due(state):
             if self.progress:
                 self.progress.advance()
             return
@@ -49,6 +49,10 @@ class MetricsHook:
         if self.log and self.progress:
             self.log.append(record)
             self.progress.advance(postfix_text=postfix_text(record))
+
+    def is_due(self, state: TrainState) -> bool:
+        """Whether the newest step is logged."""
+        return is_logged(state.step, self.recipe)
 
     def on_stop(self, state: TrainState) -> None:
         for meter in self.meters:

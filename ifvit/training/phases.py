@@ -73,17 +73,24 @@ class Phases:
 
 
 class PhaseHook:
-    """A hook whose work is a phase of its own, which may take long."""
+    """A hook whose work is a phase of its own, which may take long, in the steps for which it `is_due`; and at the end.
 
-    def __init__(self, hook: Hook, name: str, phases: Phases) -> None:
+    In the others it is one of the hooks, and as soon late as they are: the same on all ranks.
+    """
+
+    def __init__(self, hook: Hook, name: str, phases: Phases, is_due: Callable[[TrainState], bool]) -> None:
         self.hook = hook
         self.name = name
         self.phases = phases
+        self.is_due = is_due
 
     def on_start(self, state: TrainState) -> None:
         self.hook.on_start(state)
 
     def on_step(self, state: TrainState, result: StepResult) -> None:
+        if not self.is_due(state):
+            self.hook.on_step(state, result)
+            return
         self.phases.enter(self.name, state.step)
         self.hook.on_step(state, result)
         self.phases.enter(HOOKS, state.step)

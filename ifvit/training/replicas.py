@@ -8,6 +8,7 @@ Not found is a bit that flips in float32 weights or moments at stages 1 to 3: it
 """
 
 import socket
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -92,6 +93,14 @@ class ReplicaHook:
             part = weight.values.narrow(0, start, fragment.weight.numel())
             results.append((bits(fragment.weight.to(part)) != bits(part)).any())
         return torch.stack(results) if results else torch.zeros(0, dtype=torch.bool)
+
+
+def replica_hooks(engine: DeepSpeedEngine, ranks: Ranks, every_steps: int) -> list[ReplicaHook]:
+    """The hook that compares the ranks. One rank has none, and says so: the number of ranks is not the recipe's."""
+    if ranks.world_size == 1:
+        print("runtime.replica_check_every_steps: does nothing on one rank, which has none to compare", file=sys.stderr)
+        return []
+    return [ReplicaHook(engine, ranks, every_steps)]
 
 
 def digest(values: Tensor) -> Tensor:

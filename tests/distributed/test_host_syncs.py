@@ -7,7 +7,8 @@ import pytest
 from tests.distributed.host_syncs import counted_run
 from tests.training_fixtures import Train
 
-# Read a tensor that no device computes: a count of the ranks, and a copy of last step's numbers that has arrived.
+# The first reads a tensor that no device computes, a count of the ranks. The second waits for the step before, so that
+# the host is at most one step ahead, while the device has this step's forward and backward passes to do.
 ON_THE_CPU = {"ifvit/training/stopping.py:agree", "ifvit/training/delayed_values.py:take"}
 
 

@@ -58,6 +58,7 @@ def test_a_step_is_saved_where_it_is_due_and_where_the_run_is_to_stop(
     hook = hook_of(tmp_path, is_good=is_good)
     hook.on_start(TrainState())
     state = TrainState(step=step, stop_reason=stop_reason)
+    assert hook.is_due(state) or not steps
     hook.on_step(state, result_of())
     hook.finish()
     assert saved_steps(tmp_path) == steps

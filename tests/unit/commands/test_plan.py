@@ -38,7 +38,7 @@ def test_what_a_gpu_does_can_be_given(capsys: pytest.CaptureFixture[str]) -> Non
         (["--memory-gb", "-1"], "--memory-gb: is -1, must be above 0"),
         (["--mfu", "nan"], "--mfu: is nan, must be above 0"),
         (["--check", "--set", "runtime.compile=true"], "--check: the tensors of compiled blocks cannot be counted"),
-        (["--gpus-per-node", "3"], "train.micro_batch_size: 256 x 3 ranks"),
+        (["--gpus-per-node", "3"], "train.global_batch_size: 256 cannot be split evenly over 3 ranks"),
     ],
 )
 def test_mistakes_are_told_in_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,10 +112,31 @@ CASES = {
     ),
     "train.max_grad_norm=0": "train.max_grad_norm: is 0, must be greater than 0",
     "train.activation_checkpointing=1.5": "train.activation_checkpointing: is 1.5, must be less than or equal to 1",
-    "runtime.zero_stage=4": "runtime.zero_stage: is 4, must be 0, 1, 2 or 3",
+    "runtime.zero_stage=4": "runtime.zero_stage: is 4, must be less than or equal to 3",
+    "runtime.zero_stage=true": "runtime.zero_stage: is true, must be an integer",
+    "runtime.zero_stage=1.0": "runtime.zero_stage: is 1.0, must be an integer",
+    "runtime.watchdog_seconds=1": "runtime.watchdog_seconds: is 1, must be greater than or equal to 4",
+    # fields that would do nothing
+    "tracking.validation_every_steps=10": (
+        "tracking.validation_every_steps: is 10 and does nothing without data.validation_split; "
+        "give that, or leave this out"
+    ),
+    "tracking.validation_num_samples=10": (
+        "tracking.validation_num_samples: is 10 and does nothing without data.validation_split; "
+        "give that, or leave this out"
+    ),
+    "train.bad_steps.spike_window=10": (
+        "train.bad_steps.spike_window: is 10 and does nothing without spike_threshold; give that, or leave this out"
+    ),
+    "tracking={step_times_every_steps: 0, straggler_ratio: 2.0}": (
+        "tracking.straggler_ratio: is 2.0 and does nothing without step_times_every_steps above 0; "
+        "give that, or leave this out"
+    ),
     # unknown names
     "learning_rate=0.1": "learning_rate: unknown field, did you mean optimizer.learning_rate?",
     "optimiser.learning_rate=0.1": "optimiser: unknown field, did you mean optimizer?",
+    "train.max_rollbacks=1": "train.max_rollbacks: unknown field, did you mean train.bad_steps.max_rollbacks?",
+    "checkpoint.async=true": "checkpoint.async: unknown field, did you mean asynchronous?",
     "model.fusion.schedule=late": "model.fusion.schedule: is the text 'late', must be one of early, intermediate",
     "model.fusion.early=3": "model.fusion.early: unknown field (with schedule: intermediate)",
     # names that become folders

@@ -54,6 +54,8 @@ def test_length_logging_and_machine_may_change(runs_root: Path) -> None:
         runs_root,
         "train.max_steps=7",
         "train.micro_batch_size=64",
+        "train.bad_steps.max_in_a_row=5",
+        "train.bad_steps.max_rollbacks=2",
         "tracking.log_every_steps=3",
         "runtime.watchdog_seconds=9",
     )
@@ -108,6 +110,14 @@ def test_the_rest_of_train_may_not_change(runs_root: Path) -> None:
     open_run(recipe_with(runs_root))[0].release()
     with pytest.raises(UserError, match=r"train\.caption_dropout_prob is 0.1 there and 0.2 here"):
         open_run(recipe_with(runs_root, "train.caption_dropout_prob=0.2"))
+
+
+def test_which_steps_are_spikes_may_not_change(runs_root: Path) -> None:
+    """They are left out: it would be another run."""
+    spikes = "train.bad_steps.spike_threshold=8", "train.bad_steps.spike_window=50"
+    open_run(recipe_with(runs_root))[0].release()
+    with pytest.raises(UserError, match=r"spike_threshold is null there and 8\.0 here; .*spike_window is 200 there"):
+        open_run(recipe_with(runs_root, *spikes))
 
 
 @pytest.mark.fault(

@@ -3,7 +3,8 @@
 from ifvit.training.meter import is_logged, is_validated
 from tests.unit.training.step_results import recipe_of
 
-EVERY = ["tracking.log_every_steps=4", "tracking.validation_every_steps=6", "train.max_steps=15"]
+EVERY = ["tracking.log_every_steps=4", "train.max_steps=15"]
+VALIDATED = ["data.validation_split=held_out", "tracking.validation_every_steps=6"]
 
 
 def test_logged_every_so_many_steps_and_at_the_end() -> None:
@@ -13,6 +14,6 @@ def test_logged_every_so_many_steps_and_at_the_end() -> None:
 
 
 def test_a_validated_step_is_logged() -> None:
-    recipe = recipe_of(*EVERY, "data.validation_split=held_out")
+    recipe = recipe_of(*EVERY, *VALIDATED)
     assert [step for step in range(1, 16) if is_validated(step, recipe)] == [6, 12, 15]
     assert [step for step in range(1, 16) if is_logged(step, recipe)] == [4, 6, 8, 12, 15]

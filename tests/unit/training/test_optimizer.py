@@ -36,3 +36,5 @@ def test_micro_batches_are_derived() -> None:
 def test_ranks_that_do_not_divide_the_batch_are_the_users_error() -> None:
     with pytest.raises(UserError, match=r"train\.micro_batch_size: 256 x 2 ranks = 512 .* must divide 128"):
         num_micro_batches(TrainConfig(global_batch_size=256, micro_batch_size=256), world_size=2)
+    with pytest.raises(UserError, match=r"^train\.global_batch_size: 256 cannot be split evenly over 3 ranks; "):
+        num_micro_batches(TrainConfig(global_batch_size=256, micro_batch_size=256), world_size=3)

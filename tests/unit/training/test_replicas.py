@@ -1,7 +1,7 @@
 """Which rank is accused, from what each holds; and that a digest sees a flipped bit."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -9,11 +9,17 @@ from torch import nn
 
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.fragments import Fragment
-from ifvit.training.replicas import Holdings, ReplicaHook, accusations, digest
+from ifvit.training.replicas import Holdings, ReplicaHook, accusations, digest, replica_hooks
 
 
 def held(host: str, value: int, owned: set[str] | None = None, damaged: set[str] | None = None) -> Holdings:
     return Holdings(host, {"a": (1, 1), "b": (value, value)}, frozenset(owned or ()), frozenset(damaged or ()))
+
+
+def test_one_rank_says_that_it_compares_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert replica_hooks(cast(Any, None), Ranks(), 10) == []
+    assert capsys.readouterr().err.startswith("runtime.replica_check_every_steps: does nothing on one rank")
+    assert len(replica_hooks(cast(Any, None), Ranks(world_size=2), 10)) == 1
 
 
 def test_most_ranks_are_right() -> None:
