@@ -97,7 +97,7 @@ class DiffusionConfig(Section):
 
 
 class BadStepsConfig(Section):
-    """What is done about steps whose numbers went bad. A step with a gradient that is not finite is always skipped."""
+    """What is done about steps whose numbers went bad. One with a loss or gradient that is not finite is skipped."""
 
     # Skip also a step whose loss is not finite, or lies so many robust standard deviations (1.4826 MAD) above the
     # median of the last good losses; costs a reduction of the loss per step.

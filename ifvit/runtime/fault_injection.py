@@ -32,7 +32,7 @@ POINTS = {
     "step.forward": "before a forward pass",
     "step.backward": "before a backward pass, whose end reduces gradients over the ranks",
     "step.gradient": "a tensor: what a backward pass starts from, so that all gradients of this rank are scaled alike",
-    "step.loss": "a tensor: this rank's loss of a step, after its backward passes",
+    "step.loss": "a tensor: this rank's loss of a micro-batch, before its backward pass, which does not see the change",
     "step.optimizer": "before the optimiser step",
     "step.hooks": "before the hooks of a step, and between them",
     "step.metrics": "before the metrics hook, in the steps that it logs, and at the end",

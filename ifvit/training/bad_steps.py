@@ -23,7 +23,7 @@ class KnownStep:
 
     step: int  # counted from 1
     batch: int  # its number in the stream
-    loss: float  # mean over all ranks where spikes are watched for, else over this rank's rows
+    loss: float  # mean over all ranks where it was skipped or spikes are watched for, else over this rank's rows
     grad_norm: float
     is_skipped: bool
 
@@ -56,17 +56,18 @@ class BadSteps:
             record.in_a_row += 1
             record.last_batch = known.batch
             return
+        assert math.isfinite(known.loss), f"step {known.step} was made though its loss is {known.loss}"
         record.in_a_row = 0
         if self.window is not None:
             self.window.add(known.loss)
 
     def reason(self, known: KnownStep) -> str:
         """Why `known` was skipped, in words. To be asked before it is added or after: the same."""
+        if not math.isfinite(known.loss):
+            return f"the loss is not finite (it is {known.loss})"
         if not math.isfinite(known.grad_norm):
             return f"the gradient is not finite (its norm is {known.grad_norm})"
         assert self.window is not None, "only numbers that are not finite, or a spike, skip a step"
-        if not math.isfinite(known.loss):
-            return f"the loss is not finite (it is {known.loss})"
         return f"the loss {known.loss:.6g} is a spike, z = {self.window.z_score(known.loss):.1f}"
 
 

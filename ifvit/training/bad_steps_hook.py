@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch.distributed as dist
@@ -92,20 +92,21 @@ class BadStepsHook:
         known = KnownStep(made.step, made.batch, mean_loss, grad_norm, bool(is_skipped))
         bad_steps = BadSteps(self.config, state.bad_steps)
         if known.is_skipped and bad_steps.verdict() is Verdict.GO_ON:
-            self.reason = bad_steps.reason(known)
-            self.report(known, own_loss, made.sample_ids)
+            self.report(known, own_loss, made.sample_ids, bad_steps)
         bad_steps.add(known)
 
-    def report(self, known: KnownStep, own_loss: float, sample_ids: Tensor) -> None:
+    def report(self, known: KnownStep, own_loss: float, sample_ids: Tensor, bad_steps: BadSteps) -> None:
         """Log the skipped step with every rank's loss and sample ids. Collective."""
         losses, ids = zip(*gathered(self.ranks, (own_loss, sample_ids.tolist())), strict=True)
+        loss = sum(losses) / self.ranks.world_size
+        self.reason = bad_steps.reason(replace(known, loss=loss))
         if self.ranks.rank == 0:
             record = {
                 "step": known.step,
                 "batch": known.batch,
                 "time": time.time(),
                 "reason": self.reason,
-                "loss": sum(losses) / self.ranks.world_size,
+                "loss": loss,
                 "grad_norm": known.grad_norm,
                 "loss_by_rank": losses,
                 "sample_ids_by_rank": ids,

@@ -19,7 +19,7 @@ from ifvit.training.blocks import blocks_of, prepare_blocks
 from ifvit.training.deepspeed_config import deepspeed_config
 from ifvit.training.deepspeed_inside import check_inside, replace_functions
 from ifvit.training.fragments import Fragment, create_moments, local_fragments, moment, optimizer_step, refresh_weights
-from ifvit.training.guarded_update import GuardedUpdate
+from ifvit.training.guarded_update import GuardedUpdate, carry_into_gradients
 from ifvit.training.optimizer import make_optimizer
 from ifvit.training.saved_weights import without_saved_weights
 from ifvit.training.state import StepOutcome
@@ -66,14 +66,18 @@ class DeepSpeedEngine:
             self.engine.enable_backward_allreduce = world_size > 1
 
     def backward(self, micro_loss: Tensor) -> None:
-        """Add the gradients of `micro_loss`, one micro-batch's share of the mean over this rank's rows."""
+        """Add the gradients of `micro_loss`, one micro-batch's share of the mean over this rank's rows.
+
+        They are NaN where it is not finite itself.
+        """
+        carry_into_gradients(micro_loss)
         self.engine.backward(micro_loss)
 
     def step(self, learning_rate: float, must_skip: Tensor | None = None) -> StepOutcome:
         """Reduce the gradients over the ranks and update the weights.
 
-        The update is left out, on all ranks alike and without the host waiting, where the gradients are not finite or
-        `must_skip` is true: a scalar bool, the same on all ranks.
+        The update is left out, on all ranks alike and without the host waiting, where a loss or a gradient is not
+        finite on any rank, or `must_skip` is true: a scalar bool, the same on all ranks.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate

@@ -1,4 +1,4 @@
-"""Clips an optimiser's update, or leaves it out where the gradients are not finite, without the host waiting."""
+"""Clips an optimiser's update, or leaves it out where loss or gradients are not finite, without the host waiting."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,13 @@ import torch
 from torch import Tensor
 
 from ifvit.training.state import StepOutcome
+
+
+def carry_into_gradients(micro_loss: Tensor) -> None:
+    """Let all gradients of `micro_loss`, a scalar, become NaN where it is not finite, so that their norm tells of it: it
+    may overflow where no gradient does. Where it is finite they stay as they are, bit for bit."""
+    loss = micro_loss.detach()
+    micro_loss.register_hook(lambda gradient: gradient + 0 * loss)
 
 
 class GuardedUpdate:

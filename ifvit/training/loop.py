@@ -70,12 +70,12 @@ def train(state: TrainState, parts: StepParts, hooks: Sequence[Hook]) -> None:
             phases.enter(FORWARD, number)
             losses = objective.losses(engine.model, batch.rows(*rows), draws.rows(*rows))
             micro_loss = losses.mean / engine.num_micro_batches
+            fault_tensor("step.loss", micro_loss.detach(), state.next_batch + 1)
             sample_losses.append(losses.of_samples)
             phases.enter(BACKWARD, number)
             micro_loss.register_hook(partial(fault_tensor, "step.gradient", step=state.next_batch + 1))
             engine.backward(micro_loss)
             loss += micro_loss.detach()
-        fault_tensor("step.loss", loss, state.next_batch + 1)
         phases.enter(OPTIMIZER, number)
         learning_rate = learning_rate_at(state.step, parts.optimizer)
         outcome = engine.step(learning_rate, parts.must_skip(state, loss))

@@ -37,7 +37,7 @@ class TrainState:
 class StepOutcome:
     """What an optimiser step did, as scalars on the training device, the same on all ranks."""
 
-    grad_norm: Tensor  # float32, over all ranks, before clipping; NaN where a gradient is not finite
+    grad_norm: Tensor  # float32, over all ranks, before clipping; NaN where a loss or gradient is not finite
     is_skipped: Tensor  # bool: the update was left out, weights and moments are as before
 
 

@@ -84,10 +84,16 @@ def test_the_reason_names_a_gradient_that_is_not_finite(grad_norm: float) -> Non
     assert f"its norm is {grad_norm}" in bad_steps.reason(KnownStep(3, 2, 1.0, grad_norm, True))
 
 
-def test_the_reason_names_a_loss_that_is_not_finite_whatever_is_known() -> None:
-    for good_losses in ([], [1.0, 2.0]):
-        bad_steps = BadSteps(BadStepsConfig(spike_threshold=3.0), BadStepsRecord(good_losses=good_losses))
-        assert bad_steps.reason(KnownStep(3, 2, math.nan, 1.0, True)) == "the loss is not finite (it is nan)"
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+@pytest.mark.parametrize("spike_threshold", [None, 3.0])
+def test_a_loss_that_is_not_finite_is_named_and_never_good(loss: float, spike_threshold: float | None) -> None:
+    """The gradient is not finite then, either: the loss is what it comes from."""
+    bad_steps = BadSteps(BadStepsConfig(spike_threshold=spike_threshold), BadStepsRecord())
+    assert bad_steps.reason(KnownStep(3, 2, loss, math.nan, True)) == f"the loss is not finite (it is {loss})"
+    bad_steps.add(KnownStep(3, 2, loss, math.nan, True))
+    with pytest.raises(AssertionError, match="step 4 was made though its loss is"):
+        bad_steps.add(KnownStep(4, 3, loss, 1.0, False))
+    assert (bad_steps.record.total, bad_steps.record.good_losses) == (1, [])
 
 
 def test_the_reason_names_a_spike_with_its_z() -> None:

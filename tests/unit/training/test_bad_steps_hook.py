@@ -25,7 +25,7 @@ def process_group() -> Iterator[None]:
 
 
 class Steps:
-    """Makes steps as the loop does; `losses` of NaN are skipped for their gradient."""
+    """Makes steps as the loop does; `losses` that are not finite are skipped."""
 
     def __init__(self, log_file: Path, **options: Any) -> None:
         self.state = TrainState()
@@ -81,7 +81,7 @@ def test_a_skipped_step_is_logged_with_its_samples_and_said(tmp_path: Path, caps
     (record,) = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert (record["step"], record["batch"], record["sample_ids_by_rank"]) == (2, 11, [[2, 102]])
     assert record["loss"] is record["grad_norm"] is None  # JSON has no infinity
-    assert capsys.readouterr().err.count("step 2 is skipped: the gradient is not finite") == 1
+    assert capsys.readouterr().err.count("step 2 is skipped: the loss is not finite") == 1
 
 
 def test_the_last_step_is_logged_too(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_the_last_step_is_logged_too(tmp_path: Path) -> None:
 def test_too_many_end_training_at_the_step_after(tmp_path: Path) -> None:
     steps = Steps(tmp_path / "log", max_in_a_row=2)
     steps.make(1.0, math.nan, math.nan)
-    with pytest.raises(NonFiniteError, match=r"2 bad steps in a row, up to step 3, where the gradient is not finite"):
+    with pytest.raises(NonFiniteError, match=r"2 bad steps in a row, up to step 3, where the loss is not finite"):
         steps.make(1.0)
 
 

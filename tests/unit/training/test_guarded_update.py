@@ -1,10 +1,11 @@
 """An update is clipped as torch clips it, or left out whole."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from ifvit.config.schema import OptimizerConfig
-from ifvit.training.guarded_update import GuardedUpdate
+from ifvit.training.guarded_update import GuardedUpdate, carry_into_gradients
 from ifvit.training.optimizer import make_optimizer
 
 
@@ -68,3 +69,29 @@ def test_what_is_left_out_changes_nothing() -> None:
         assert guard.outcome.grad_norm.isfinite().item() == (factor == 1.0)
     assert skipped == [False, True, True, True, False]
     assert {state["step"].item() for state in optimizer.state.values()} == {2.0}
+
+
+def gradients(losses: list[float], *, are_guarded: bool) -> list[Tensor]:
+    """Of two micro-batches, whose losses are given other values than those that their gradients are of."""
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3)
+    for factor, value in enumerate(losses):
+        micro_loss = model(torch.tensor([-1.0, 0.0, 0.3, 1e-30, 1e30]) * factor).sum() / 3
+        micro_loss.detach().fill_(value)
+        if are_guarded:
+            carry_into_gradients(micro_loss)
+        micro_loss.backward()
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, -2.5, 1e-45, 3e38])
+def test_a_finite_loss_leaves_its_gradients_as_they_are(value: float) -> None:
+    ours, plain = (gradients([value, value], are_guarded=each) for each in (True, False))
+    for our, their in zip(ours, plain, strict=True):
+        assert torch.equal(our, their) and torch.equal(our.signbit(), their.signbit())
+
+
+@pytest.mark.parametrize("losses", [[torch.nan, 1.0], [1.0, torch.inf], [-torch.inf, 1.0]])
+def test_a_loss_that_is_not_finite_is_seen_in_every_gradient(losses: list[float]) -> None:
+    assert all(gradient.isfinite().all() for gradient in gradients(losses, are_guarded=False))
+    assert all(gradient.isnan().all() for gradient in gradients(losses, are_guarded=True))
