@@ -99,8 +99,8 @@ class DiffusionConfig(Section):
 class BadStepsConfig(Section):
     """What is done about steps whose numbers went bad. One with a loss or gradient that is not finite is skipped."""
 
-    # Skip also a step whose loss is not finite, or lies so many robust standard deviations (1.4826 MAD) above the
-    # median of the last good losses; costs a reduction of the loss per step.
+    # Skip also a step whose loss lies so many robust standard deviations (1.4826 MAD) above the median of the last good
+    # losses; costs a reduction of the loss per step.
     spike_threshold: PositiveFloat | None = None
     spike_window: Annotated[int, Field(ge=5)] = 200  # how many of the last good losses
     max_in_a_row: PositiveInt = 3  # so many skipped steps in a row lead to a rollback, or to the end

@@ -10,9 +10,9 @@ from ifvit.training.state import StepOutcome
 
 
 def carry_into_gradients(micro_loss: Tensor) -> None:
-    """Let all gradients of `micro_loss`, a scalar, become NaN where it is not finite, so that their norm tells of it: it
-    may overflow where no gradient does. Where it is finite they stay as they are, bit for bit."""
-    loss = micro_loss.detach()
+    """Let all gradients of `micro_loss`, a scalar, become NaN where it is not finite, so that their norm tells of it: a
+    loss may overflow where no gradient does. Where it is finite they stay as they are, bit for bit."""
+    loss = micro_loss.detach()  # the hook must not hold the graph that holds it
     micro_loss.register_hook(lambda gradient: gradient + 0 * loss)
 
 

@@ -14,6 +14,15 @@ from tests.faults.training_processes import TrainingProcesses
 from tests.training_fixtures import Train
 
 GRIDS = ["sampling.prompts=[one dog, two cats]", "sampling.num_inference_steps=3", "sampling.every_steps=3"]
+GRACE_SECONDS = 120  # from a signal to the end; how long the whole start took is more
+
+
+def stopped(train: Train, runs_root: Path, *overrides: str, faults: str) -> list[int | str]:
+    """The exit codes of a run on two ranks that is told to stop by `faults`."""
+    began = time.monotonic()
+    codes = train(2, runs_root, *overrides, faults=faults)
+    assert time.monotonic() - began < GRACE_SECONDS
+    return codes
 
 
 @pytest.mark.fault(
@@ -35,7 +44,7 @@ GRIDS = ["sampling.prompts=[one dog, two cats]", "sampling.num_inference_steps=3
 def test_a_signal_at_any_moment_stops_all_ranks_exactly(
     train: Train, undisturbed_pair: Path, tmp_path: Path, faults: str, last_step: int
 ) -> None:
-    assert train(2, tmp_path, *GRIDS, faults=faults) == [75, 75]
+    assert stopped(train, tmp_path, *GRIDS, faults=faults) == [75, 75]
     is_begun = (tmp_path / "tiny/metrics.jsonl").is_file()
     done = [record["step"] for record in curve(tmp_path)] if is_begun else []
     assert done == list(range(1, last_step + 1))
@@ -53,7 +62,7 @@ def test_a_signal_at_any_moment_stops_all_ranks_exactly(
 )
 def test_a_signal_beside_a_save_leaves_two_checkpoints(train: Train, undisturbed_pair: Path, tmp_path: Path) -> None:
     faults = "checkpoint.write@1:4-5=sleep 0.3; step.data@1:5=term"
-    assert train(2, tmp_path, faults=faults) == [75, 75]
+    assert stopped(train, tmp_path, faults=faults) == [75, 75]
     checkpoints = tmp_path / "tiny/checkpoints"
     assert saved_steps(checkpoints) == [4, 5]
     for lost_afterwards in ((5, 8), ()):

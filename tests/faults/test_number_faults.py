@@ -1,5 +1,6 @@
 """Numbers gone bad, on one of two ranks: skipped by all ranks together, logged, left behind by a rollback."""
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,23 @@ def assert_same_but_for_counts(runs_root: Path, other: Path) -> None:
     assert [name for name in theirs_tensors if not torch.equal(ours_tensors[name], theirs_tensors[name])] == []
 
 
+def assert_step_4_is_skipped(faulty: Faulty, runs_root: Path, fault: str, *overrides: str) -> dict[str, Any]:
+    """A run of six steps with `fault` in the fourth, a start before it and one after; gives the step's record."""
+    assert faulty(runs_root, "", *overrides, "train.max_steps=3") == [0, 0]
+    before = final_tensors(runs_root)
+    assert faulty(runs_root, fault, *overrides, "train.max_steps=4") == [0, 0]
+    after = final_tensors(runs_root)
+    averages = {name for name in before if name.startswith("ema-")}
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and changed <= averages  # an average moves towards weights that stay
+    (line,) = bad_steps(runs_root)
+    assert (line["step"], line["batch"]) == (4, 3)
+    assert [len(ids) for ids in line["sample_ids_by_rank"]] == [4, 4]
+    assert faulty(runs_root, "", *overrides, "train.max_steps=6") == [0, 0]
+    assert [record["bad_steps"] for record in curve(runs_root)] == [0, 0, 0, 0, 1, 1]
+    return line
+
+
 @pytest.mark.fault(
     "F14",
     injected="a gradient of NaN or infinity on rank 1 of two, ZeRO stages 0, 1 and 3",
@@ -57,22 +75,35 @@ def assert_same_but_for_counts(runs_root: Path, other: Path) -> None:
     "zero_stage, precision, value", [(0, "fp32", "inf"), (1, "bf16", "nan"), (3, "fp32", "nan"), (3, "bf16", "inf")]
 )
 def test_a_gradient_that_is_no_number_is_skipped_by_all_ranks(
-    train: Train, faulty: Faulty, tmp_path: Path, zero_stage: int, precision: str, value: str
+    faulty: Faulty, tmp_path: Path, zero_stage: int, precision: str, value: str
 ) -> None:
     overrides = [f"runtime.zero_stage={zero_stage}", f"train.precision={precision}"]
-    assert train(2, tmp_path, *overrides, "train.max_steps=3") == [0, 0]
-    before = final_tensors(tmp_path)
-    assert faulty(tmp_path, f"step.gradient@1:4={value}", *overrides, "train.max_steps=4") == [0, 0]
-    after = final_tensors(tmp_path)
-    averages = {name for name in before if name.startswith("ema-")}
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and changed <= averages  # an average moves towards weights that stay
-    (line,) = bad_steps(tmp_path)
-    assert (line["step"], line["batch"]) == (4, 3)
+    line = assert_step_4_is_skipped(faulty, tmp_path, f"step.gradient@1:4={value}", *overrides)
     assert "the gradient is not finite" in line["reason"] and line["grad_norm"] is None
-    assert [len(ids) for ids in line["sample_ids_by_rank"]] == [4, 4]
-    assert train(2, tmp_path, *overrides, "train.max_steps=6") == [0, 0]
-    assert [record["bad_steps"] for record in curve(tmp_path)] == [0, 0, 0, 0, 1, 1]
+
+
+@pytest.mark.fault(
+    "F14",
+    injected="a loss of NaN or infinity on rank 1 of two, whose gradients are finite; two micro-batches per step",
+    detected="the gradients are made NaN with it, and so is their norm over all ranks",
+    recovered="all ranks skip the step: weights and moments as before, bit for bit; sample ids logged",
+    lost="the step",
+)
+@pytest.mark.parametrize(
+    "zero_stage, precision, value, watches_for_spikes",
+    [(0, "fp32", "nan", True), (1, "bf16", "inf", False), (3, "bf16", "inf", True)],
+)
+def test_a_loss_that_is_no_number_is_skipped_by_all_ranks(
+    faulty: Faulty, tmp_path: Path, zero_stage: int, precision: str, value: str, watches_for_spikes: bool
+) -> None:
+    overrides = [f"runtime.zero_stage={zero_stage}", f"train.precision={precision}", "train.micro_batch_size=2"]
+    if watches_for_spikes:
+        overrides += ["train.bad_steps.spike_threshold=30", "train.bad_steps.spike_window=5"]
+    line = assert_step_4_is_skipped(faulty, tmp_path, f"step.loss@1:4={value}", *overrides)
+    assert line["reason"] == f"the loss is not finite (it is {value})"
+    assert [loss is None for loss in line["loss_by_rank"]] == [False, True]
+    good_losses = final_checkpoint(tmp_path).manifest.progress.bad_steps.good_losses
+    assert [math.isfinite(loss) for loss in good_losses] == [True] * (5 if watches_for_spikes else 0)
 
 
 @pytest.mark.fault(
@@ -196,7 +227,7 @@ def test_a_run_that_watches_for_spikes_resumes_exactly(faulty: Faulty, tmp_path:
 @pytest.mark.fault(
     "F14",
     injected="a NaN latent in a shard whose digests are right",
-    detected="the gradients of the batch with it are not finite",
+    detected="the loss of the batch with it is not finite",
     recovered="all ranks skip that batch; its sample ids are logged",
     lost="the steps with that sample",
 )
@@ -214,6 +245,7 @@ def test_a_nan_latent_in_a_shard_is_skipped_with_its_batch(faulty: Faulty, shard
     lines = bad_steps(tmp_path)
     assert len(lines) in (1, 2)  # in 8 steps of 2 of the 10 samples
     for line in lines:
+        assert "the loss is not finite" in line["reason"]
         (with_nan,) = (rank for rank, loss in enumerate(line["loss_by_rank"]) if loss is None)
         assert line["sample_ids_by_rank"][with_nan] == [bad_id]
     assert all(tensor.isfinite().all() for tensor in final_tensors(tmp_path).values())
