@@ -34,11 +34,13 @@ class LiveBytes(TorchDispatchMode):
         peak: the most of them at any time.
         operations: all that made a tensor or changed one, in their order.
 
+    Only storages on `device` are counted: DeepSpeed makes tensors on the meta device beside those that take memory.
     Storages of `known` tensors are not counted, so neither are views of them.
     """
 
-    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+    def __init__(self, device: torch.device, known: Iterable[Tensor] = ()) -> None:
         super().__init__()
+        self.device_type = device.type
         self.now = self.peak = 0
         self.operations: list[Operation] = []
         self.followed = WeakIdKeyDictionary({tensor.untyped_storage(): None for tensor in known})
@@ -60,6 +62,8 @@ class LiveBytes(TorchDispatchMode):
         if storage in self.followed:
             return False
         self.followed[storage] = None
+        if storage.device.type != self.device_type:
+            return True
         self.now += storage.nbytes()
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self.forget, storage.nbytes())

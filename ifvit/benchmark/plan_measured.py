@@ -79,7 +79,7 @@ def new_bytes(seen: set[int], tensors: Iterable[Tensor]) -> int:
 def measure_training(recipe: Recipe, ranks: Ranks, device: torch.device, num_steps: int, folder: Path) -> Measured:
     """Collective. The process group must exist; a checkpoint is written to `folder`, which all ranks see."""
     recipe = with_chosen_attention(recipe, device)  # here, because who counts tensors makes what is timed slower
-    with LiveBytes() as live:
+    with LiveBytes(device) as live:
         training = SyntheticTraining(recipe, device, deepspeed_engine, ranks.world_size)
         training.train_steps(WARM_UP_STEPS)
         state = state_bytes(training)

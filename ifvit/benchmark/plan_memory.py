@@ -7,6 +7,7 @@ from ifvit.benchmark.plan_request import PlanRequest
 from ifvit.benchmark.planned_model import PlannedModel
 
 PREFETCH = 50_000_000  # DeepSpeed's own, in elements: what stage 3 gathers ahead
+WHOLE_BUCKET = 500_000_000  # DeepSpeed's own, in elements: what stage 0 reduces in one operation
 
 
 @dataclass(frozen=True)
@@ -75,36 +76,53 @@ def optimizer_state(request: PlanRequest, total: int) -> list[MemoryPart]:
 
 
 def gradients(request: PlanRequest, model: PlannedModel) -> MemoryPart:
-    """Those that are there while activations are: of earlier micro-batches, and buffers that are always there.
+    """Those of weights, and the bucket that they are reduced in, which are there while activations are.
 
-    Those of the only micro-batch come as activations go.
+    Those of the only micro-batch come as activations go; those of earlier ones are there before.
     """
-    total, earlier = model.num_parameters, request.num_micro_batches > 1
-    spread = total // request.num_shards
-    if request.zero_stage > 1:
-        held = 0 if request.recipe.runtime.offload_optimizer else FLOAT32 * spread
-        bucket = request.bytes_per_weight * model.zero_config["reduce_bucket_size"]
-        return MemoryPart("gradients", held + bucket, f"4 P{over(request)}, and a bucket to reduce")
-    if request.zero_stage == 1 and request.bytes_per_weight == 2:
-        low, text = (2 * total, ", 2 P of earlier micro-batches") if earlier else (0, "")
-        return MemoryPart("gradients", FLOAT32 * total + low, f"4 P to add up, whole at stage 1{text}")
-    copies = 2 * FLOAT32 * spread if request.zero_stage == 1 else 0
-    return MemoryPart("gradients", (FLOAT32 * total + copies) * earlier, "4 P of earlier micro-batches, and copies")
+    total, weight, bucket = model.num_parameters, request.bytes_per_weight, model.zero_config["reduce_bucket_size"]
+    earlier = request.num_micro_batches > 1
+    spread = FLOAT32 * (total // request.num_shards)
+
+    def made(share: float) -> int:
+        """Of the only micro-batch, where `share` of them stay on this rank."""
+        return model.step.peak_with_gradients(share) - model.step.peak
+
+    whole, whole_text = (weight * total, f"{weight} P of earlier micro-batches") if earlier else (made(1), "as made")
+    if request.zero_stage == 0:
+        return MemoryPart("gradients", whole, whole_text)
+    if request.zero_stage == 1 and weight == 2:
+        return MemoryPart("gradients", FLOAT32 * total + whole, f"4 P to add up, whole at stage 1, and {whole_text}")
+    if request.zero_stage == 1:
+        return MemoryPart("gradients", weight * bucket + whole, f"{whole_text}, and a bucket to reduce")
+    if request.recipe.runtime.offload_optimizer:
+        spread, held = 0, 0
+    elif request.zero_stage == 3 or earlier:
+        held = spread
+    else:  # from the first bucket that is reduced
+        held = made(spread / (weight * total)) if bucket < total else 0
+    in_bucket = weight if request.zero_stage == 2 else FLOAT32
+    text = f"4 P{over(request)}, and a bucket to reduce"
+    return MemoryPart("gradients", held + in_bucket * bucket, text)
 
 
 def reduction(request: PlanRequest, model: PlannedModel) -> MemoryPart:
     """What reducing gradients and updating weights need beyond the room that activations leave to them."""
     total, weight = model.num_parameters, request.bytes_per_weight
     bucket, is_alone = model.zero_config["reduce_bucket_size"], request.world_size == 1
-    spread = total // request.num_shards
+    spread = FLOAT32 * (total // request.num_shards)
     if request.zero_stage == 0:
-        needed = FLOAT32 * (total + (0 if is_alone else bucket))
+        needed = FLOAT32 * (total + (0 if is_alone else min(total, WHOLE_BUCKET)))
     elif request.zero_stage == 1 and weight == 2:
         needed = (FLOAT32 + weight) * total
-    elif request.zero_stage == 1:
-        needed = FLOAT32 * (total + 2 * spread + (0 if is_alone else bucket))
-    else:  # a bucket, its flat copy, and that in float32
-        needed = 2 * FLOAT32 * spread + bucket * (2 * weight + (FLOAT32 if weight == 2 else 0))
+    elif request.zero_stage == 1:  # where the bucket holds all gradients, they are in it when their copies are made
+        needed = FLOAT32 * (total + bucket) + (spread if bucket < total else 0)
+    elif request.zero_stage == 2 and weight == 2:  # a bucket, its flat copy, and that in float32
+        needed = spread + (2 * weight + FLOAT32) * bucket
+    elif request.zero_stage == 2:  # the bucket and its copy; in the update, a copy of the rank's own gradients
+        needed = max(2 * spread, 2 * FLOAT32 * bucket + (spread if request.num_micro_batches > 1 else 0))
+    else:
+        needed = max(2 * spread, spread + 3 * FLOAT32 * bucket)
     beyond = needed - model.step.peak - gradients(request, model).num_bytes
     basis = f"gradients and their buckets, {needed / 1e9:.2f} GB, when activations are gone"
     return MemoryPart("reduction", max(0, beyond), basis)

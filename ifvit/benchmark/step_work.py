@@ -22,16 +22,22 @@ class StepWork:
         operations: of both passes.
         kept: bytes that the forward pass leaves for the backward pass.
         peak: the most bytes at any time in both.
+        backward: bytes alive when each weight's gradient is made, and those of all such gradients so far.
     """
 
     operations: tuple[Operation, ...]
     kept: int
     peak: int
+    backward: tuple[tuple[int, int], ...]
 
     @property
     def flops(self) -> int:
         """Of matrix products and convolutions, recomputed ones included."""
         return sum(operation.flops for operation in self.operations)
+
+    def peak_with_gradients(self, share: float) -> int:
+        """`peak` where `share` of the gradients stay: they come as activations go."""
+        return max(self.peak, *(int(alive + share * gradients) for alive, gradients in self.backward))
 
     def floor_seconds(self, flops_per_second: float, bytes_per_second: float, launch_seconds: float) -> float:
         """If each operation took what its FLOPs take, or its bytes, or its launch: whatever is longest."""
@@ -80,8 +86,15 @@ def step_work(model: nn.Module, shape: ModelConfig, micro_batch_size: int, *, is
         text = torch.empty(micro_batch_size, shape.num_text_tokens, shape.text_hidden_size, dtype=dtype)
         timesteps = torch.ones(micro_batch_size)
         noise = torch.empty_like(latents, dtype=torch.float32)
+    live = LiveBytes(torch.device("meta"), [*model.parameters(), *model.buffers(), latents, text, timesteps, noise])
+
+    backward: list[tuple[int, int]] = []
+
+    def drop_gradient(parameter: Tensor) -> None:
+        backward.append((live.now - parameter.nbytes, parameter.nbytes + (backward[-1][1] if backward else 0)))
+        parameter.grad = None
+
     hooks = [parameter.register_post_accumulate_grad_hook(drop_gradient) for parameter in model.parameters()]
-    live = LiveBytes([*model.parameters(), *model.buffers(), latents, text, timesteps, noise])
 
     def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         output: Tensor = FusedAttention.apply(query, key, value, live)
@@ -93,8 +106,5 @@ def step_work(model: nn.Module, shape: ModelConfig, micro_batch_size: int, *, is
         loss.backward()
     for hook in hooks:
         hook.remove()
-    return StepWork(tuple(live.operations), kept, live.peak)
+    return StepWork(tuple(live.operations), kept, live.peak, tuple(backward))
 
-
-def drop_gradient(parameter: Tensor) -> None:
-    parameter.grad = None

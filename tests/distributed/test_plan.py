@@ -11,9 +11,10 @@ from tests.distributed.rank_pool import RankPool
 
 DEMO = Path(__file__).parents[2] / "recipes/demo.yaml"
 SCALE = Path(__file__).parents[2] / "recipes/scale"
-# Most of it state and buckets; most of it activations.
+# Most of it state and buckets; most of it activations; both, with gradients of earlier micro-batches.
 STATE_HEAVY = ["model.hidden_size=256", "model.depth=2"]
 ACTIVATIONS_HEAVY = ["model.sample_size=32", "model.hidden_size=32", "train.global_batch_size=8"]
+BALANCED = ["model.sample_size=16", "model.hidden_size=96", "model.depth=6", "train.global_batch_size=8"]
 REDUCED = [
     "data.shards_root=nowhere",
     "model.sample_size=4",
@@ -24,7 +25,7 @@ REDUCED = [
 ]
 
 
-@pytest.mark.parametrize("shape", [STATE_HEAVY, ACTIVATIONS_HEAVY], ids=["state", "activations"])
+@pytest.mark.parametrize("shape", [STATE_HEAVY, ACTIVATIONS_HEAVY, BALANCED], ids=["state", "activations", "both"])
 @pytest.mark.parametrize("precision, stage", [("fp32", 0), ("fp32", 1), ("bf16", 1), ("bf16", 2), ("bf16", 3)])
 def test_memory_is_as_planned(
     pools: dict[int, RankPool], tmp_path: Path, precision: str, stage: int, shape: list[str]

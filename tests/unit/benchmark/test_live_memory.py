@@ -47,10 +47,30 @@ def test_written_out_attention_keeps_its_scores_too() -> None:
 def test_only_what_is_alive_counts() -> None:
     weight = nn.Parameter(torch.empty(8, 8, device="meta"))
     x = torch.empty(4, 8, device="meta")
-    with LiveBytes([weight, x]) as live:
+    with LiveBytes(weight.device, [weight, x]) as live:
         y = x @ weight.t()  # a view of what is known, and 4 x 8 float32
         assert live.now == live.peak == 128
         z = y.relu() + 1  # two more; the first has no name and is kept for backward
         assert live.now == 3 * 128
         del z  # and what was kept for it
         assert (live.now, live.peak) == (128, 3 * 128)
+
+
+def test_only_what_is_on_the_device_counts() -> None:
+    with LiveBytes(torch.device("cpu")) as live:
+        tensors = torch.zeros(8), torch.zeros(1000, device="meta")
+    assert live.now == live.peak == sum(tensor.nbytes for tensor in tensors[:1])
+
+
+def test_gradients_come_as_activations_go() -> None:
+    recipe = load_recipe(COCO256 / "cross_intermediate.yaml")
+    with torch.device("meta"):
+        model = UViT(recipe.model)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    few, many = (step_work(model, recipe.model, size, is_attention_fused=True) for size in (1, 8))
+    assert few.kept < weights < many.kept
+    for step in (few, many):
+        assert step.backward[-1][1] == weights
+        assert step.peak_with_gradients(0) == step.peak
+        assert max(step.peak, weights) <= step.peak_with_gradients(1) < step.peak + weights
+    assert many.peak_with_gradients(1) < 1.02 * many.peak  # the gradients find room that activations left
