@@ -6,7 +6,6 @@ from ifvit.benchmark.frozen_models import FLOAT32, frozen_bytes
 from ifvit.benchmark.plan_request import PlanRequest
 from ifvit.benchmark.planned_model import PlannedModel
 
-PREFETCH = 50_000_000  # DeepSpeed's own, in elements: what stage 3 gathers ahead
 WHOLE_BUCKET = 500_000_000  # DeepSpeed's own, in elements: what stage 0 reduces in one operation
 
 
@@ -129,12 +128,12 @@ def reduction(request: PlanRequest, model: PlannedModel) -> MemoryPart:
 
 
 def gathered_blocks(request: PlanRequest, model: PlannedModel) -> MemoryPart:
-    """Whole parameters at stage 3: of the block in use, of those gathered ahead, and of those needed again soon."""
+    """Whole weights at stage 3: of the block in use and of those behind it, and what another one is gathered in."""
     if request.zero_stage < 3 or request.world_size == 1:
         return MemoryPart("gathered blocks", 0, "")
-    ahead = max(model.largest_block, model.zero_config.get("stage3_prefetch_bucket_size", PREFETCH))
-    held = min(model.num_parameters, max(model.largest_block + ahead, model.zero_config["stage3_max_reuse_distance"]))
-    return MemoryPart("gathered blocks", request.bytes_per_weight * held, "a block, and what is gathered ahead")
+    zero = model.zero_config
+    held = min(model.num_parameters, zero["stage3_max_live_parameters"] + zero["stage3_prefetch_bucket_size"])
+    return MemoryPart("gathered blocks", request.bytes_per_weight * held, "those in use and gathered ahead")
 
 
 def start_up(request: PlanRequest, total: int, in_a_step: int) -> MemoryPart:

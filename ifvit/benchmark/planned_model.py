@@ -9,7 +9,7 @@ from ifvit.benchmark.step_work import StepWork, step_work
 from ifvit.config.schema import Recipe
 from ifvit.model.flops import count_flops
 from ifvit.model.uvit import UViT
-from ifvit.training.blocks import blocks_of, prepare_blocks
+from ifvit.training.blocks import largest_block, prepare_blocks
 from ifvit.training.deepspeed_config import deepspeed_config
 
 
@@ -45,11 +45,12 @@ def planned_model(recipe: Recipe) -> PlannedModel:
         recipe.train.micro_batch_size,
         is_attention_fused=recipe.runtime.attention_backend != "math",
     )
+    block = largest_block(model)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return PlannedModel(
         num_parameters=num_parameters,
-        largest_block=max(sum(parameter.numel() for parameter in block.parameters()) for block in blocks_of(model)),
+        largest_block=block,
         forward_gflops=count_flops(recipe.model)["gflops_with_attention"],
-        zero_config=deepspeed_config(recipe.train, recipe.runtime, num_parameters)["zero_optimization"],
+        zero_config=deepspeed_config(recipe.train, recipe.runtime, num_parameters, block)["zero_optimization"],
         step=step,
     )

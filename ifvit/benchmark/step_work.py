@@ -107,4 +107,3 @@ def step_work(model: nn.Module, shape: ModelConfig, micro_batch_size: int, *, is
     for hook in hooks:
         hook.remove()
     return StepWork(tuple(live.operations), kept, live.peak, tuple(backward))
-

@@ -15,6 +15,11 @@ def blocks_of(model: UViT) -> list[nn.Module]:
     return [*model.text_blocks, *model.in_blocks, model.mid_block, *model.out_blocks]
 
 
+def largest_block(model: UViT) -> int:
+    """Values in the parameters of the block that has the most."""
+    return max(sum(parameter.numel() for parameter in block.parameters()) for block in blocks_of(model))
+
+
 def evenly_spread(blocks: Sequence[nn.Module], rate: float) -> list[nn.Module]:
     """`rate` of the blocks, rounded."""
     counts = [int(number * rate + 0.5) for number in range(len(blocks) + 1)]

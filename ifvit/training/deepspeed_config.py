@@ -5,10 +5,16 @@ from typing import Any
 from ifvit.config.schema import RuntimeConfig, TrainConfig
 
 MAX_BUCKET_NUMEL = 50_000_000  # values that are reduced in one operation: 200 MB
+GATHERED_BLOCKS = 3  # at stage 3: the one in use, and those behind it
 
 
-def deepspeed_config(train: TrainConfig, runtime: RuntimeConfig, num_parameters: int) -> dict[str, Any]:
-    """Accumulation is the loop's: each `step` is a boundary. Clipping and what is not finite are the engine's."""
+def deepspeed_config(
+    train: TrainConfig, runtime: RuntimeConfig, num_parameters: int, largest_block: int
+) -> dict[str, Any]:
+    """`num_parameters` values in all weights, `largest_block` in those of one block.
+
+    Accumulation is the loop's: each `step` is a boundary. Clipping and what is not finite are the engine's.
+    """
     zero: dict[str, Any] = {
         "stage": runtime.zero_stage,
         "overlap_comm": False,
@@ -16,6 +22,9 @@ def deepspeed_config(train: TrainConfig, runtime: RuntimeConfig, num_parameters:
         "sub_group_size": num_parameters + 1,  # one update for all of a rank's weights
         "stage3_param_persistence_threshold": 0,
         "stage3_max_reuse_distance": 0,  # a block's weights are given back after forward and gathered for backward
+        # At each block so much is gathered ahead of those that already are; by default, in the end, 10^9 values.
+        "stage3_prefetch_bucket_size": largest_block,
+        "stage3_max_live_parameters": GATHERED_BLOCKS * largest_block,
         "memory_efficient_linear": False,  # replaces torch's in all of the process; saved_weights.py is enough
     }
     if runtime.offload_optimizer:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ifvit.config.errors import UserError
 from ifvit.config.schema import OptimizerConfig, RuntimeConfig, TrainConfig
 from ifvit.model.uvit import UViT
-from ifvit.training.blocks import blocks_of, prepare_blocks
+from ifvit.training.blocks import blocks_of, largest_block, prepare_blocks
 from ifvit.training.deepspeed_config import deepspeed_config
 from ifvit.training.deepspeed_inside import check_inside, replace_functions
 from ifvit.training.fragments import Fragment, create_moments, local_fragments, moment, optimizer_step, refresh_weights
@@ -51,7 +51,8 @@ class DeepSpeedEngine:
             model.forward = without_saved_weights(model.forward)  # type: ignore[method-assign]
         self.optimizer = make_optimizer(model, optimizer)
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.engine = initialize_deepspeed(model, self.optimizer, deepspeed_config(train, runtime, num_parameters))
+        config = deepspeed_config(train, runtime, num_parameters, largest_block(model))
+        self.engine = initialize_deepspeed(model, self.optimizer, config)
         self.model: nn.Module = self.engine
         self.module = model
         self.fragments: list[Fragment] = local_fragments(model, self.engine)
