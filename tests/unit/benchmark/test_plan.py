@@ -185,7 +185,7 @@ def test_json_has_the_numbers_of_the_text() -> None:
 
 
 def test_a_batch_that_cannot_be_split_is_the_users_mistake() -> None:
-    with pytest.raises(UserError, match=r"train\.micro_batch_size: 32 x 3 ranks = 96 does not divide"):
+    with pytest.raises(UserError, match=r"train\.global_batch_size: 256 cannot be split evenly over 3 ranks"):
         planned(gpus_per_node=3)
 
 
