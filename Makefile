@@ -124,10 +124,10 @@ check: $(STAMP)  ## style and types
 test: $(STAMP)  ## all tests but the slower suites below; IFVIT_TEST_DATA=FOLDER adds those on real COCO images
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m "$(MARKS)" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-matrix: $(STAMP)  ## every pair of ZeRO stage and rank count: saved at one, loaded at the other; 15 minutes
+test-matrix: $(STAMP)  ## every pair of ZeRO stage and rank count: saved at one, loaded at the other; three minutes
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m matrix tests/distributed
 
-test-faults: $(STAMP)  ## every fault of the table, the slow ones too; writes tests/faults/README.md; 20 minutes
+test-faults: $(STAMP)  ## every fault of the table, the slow ones too; writes tests/faults/README.md; five minutes
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -m "fault and not soak" -n 2 --dist loadfile --fault-table tests/faults/README.md
 
 soak: $(STAMP)  ## eight minutes of training killed about every 20 s, and beside it a run whose memory must stay flat; 10 minutes
