@@ -128,7 +128,7 @@ def reduction(request: PlanRequest, model: PlannedModel) -> MemoryPart:
 
 
 def gathered_blocks(request: PlanRequest, model: PlannedModel) -> MemoryPart:
-    """Whole weights at stage 3: of the block in use and of those behind it, and what another one is gathered in."""
+    """Whole weights at stage 3: of the block in use and of those ahead of it, and what another one is gathered in."""
     if request.zero_stage < 3 or request.world_size == 1:
         return MemoryPart("gathered blocks", 0, "")
     zero = model.zero_config

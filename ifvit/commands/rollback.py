@@ -52,7 +52,8 @@ class RollbackHook:
     def roll_back(self, state: TrainState) -> None:
         """Raises NonFiniteError where no checkpoint is there from before the bad steps. Collective."""
         parts, directory = self.parts, self.parts.directory
-        parts.phases.enter(ROLLBACK, state.step)
+        # Not the state's step: at a start none was made yet, and the next may take as long as a first one may.
+        parts.phases.enter(ROLLBACK, parts.phases.position.step)
         self.saves.finish()
         checkpoint = newest_checkpoint(directory.checkpoints, parts.ranks, from_good_steps=True)
         if checkpoint is None:

@@ -52,16 +52,16 @@ def make_hooks(parts: RunParts, inputs: TrainingInputs | None) -> list[Hook]:
         parts.bad_steps.settle,
         partial(phases.took, CHECKPOINT),
     )
-    hooks: list[Hook] = [
+    every = recipe.runtime.replica_check_every_steps
+    replicas = replica_hooks(parts.engine, ranks, every) if every else []
+    return [
+        *replicas,  # what differs is not to be saved
         parts.bad_steps,
         PhaseHook(metrics, METRICS, phases, metrics.is_due),
         PhaseHook(checkpoint_time.around(saves), CHECKPOINT, phases, saves.is_due),
         *previews,
-        RollbackHook(parts, saves, counting=[metrics, saves]),
+        RollbackHook(parts, saves, counting=[*replicas, metrics, saves, *previews]),
     ]
-    if every := recipe.runtime.replica_check_every_steps:
-        hooks = [*replica_hooks(parts.engine, ranks, every), *hooks]  # what differs is not to be saved
-    return hooks
 
 
 def step_meters(parts: RunParts) -> list[Meter]:

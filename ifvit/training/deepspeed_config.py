@@ -5,7 +5,7 @@ from typing import Any
 from ifvit.config.schema import RuntimeConfig, TrainConfig
 
 MAX_BUCKET_NUMEL = 50_000_000  # values that are reduced in one operation: 200 MB
-GATHERED_BLOCKS = 3  # at stage 3: the one in use, and those behind it
+GATHERED_BLOCKS = 3  # at stage 3: the one in use, and those ahead of it
 
 
 def deepspeed_config(

@@ -92,11 +92,18 @@ def moment(fragment: Fragment, key: str, optimizer: torch.optim.Optimizer) -> Te
 
 
 def create_moments(fragments: Sequence[Fragment], optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Zero moments and the step count `step` for every tensor the optimiser updates, as after `step` steps of it."""
+    """Zero moments and the step count `step` for every tensor the optimiser updates, as after `step` steps of it.
+
+    Those that are there stay where they are: DeepSpeed's views of them, from its first step, would keep them allocated.
+    """
     for flat in {id(fragment.flat): fragment.flat for fragment in fragments}.values():
-        state: dict[str, Tensor] = {"step": torch.tensor(float(step), dtype=torch.float32, device=flat.device)}
-        state |= {key: torch.zeros_like(flat, memory_format=torch.preserve_format) for key in MOMENTS}
-        optimizer.state[flat] = state
+        state: dict[str, Tensor] = optimizer.state[flat]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=flat.device)
+            state |= {key: torch.empty_like(flat, memory_format=torch.preserve_format) for key in MOMENTS}
+        state["step"].fill_(step)
+        for key in MOMENTS:
+            state[key].zero_()
 
 
 def optimizer_step(optimizer: torch.optim.Optimizer) -> int:

@@ -5,9 +5,13 @@ from typing import Any
 import pytest
 import torch
 
+from ifvit.config.schema import RuntimeConfig, TrainConfig
+from ifvit.model.uvit import UViT
+from ifvit.runtime.distributed import Ranks
+from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.fragments import MOMENTS
 from tests.distributed.rank_pool import RankPool
-from tests.distributed.tiny_training import train_tiny
+from tests.distributed.tiny_training import MODEL, OPTIMIZER, train_tiny
 
 TENSORS = ("weights", "exp_avg", "exp_avg_sq", "0.9", "0.5")
 Pools = dict[int, RankPool]
@@ -57,17 +61,19 @@ def test_bf16_is_the_same_at_stages_1_to_3(pools: Pools, world_size: int, zero_s
 
 
 @pytest.mark.parametrize(
-    "world_size, zero_stage, precision",
-    [(1, 0, "fp32"), (2, 0, "fp32"), (2, 1, "fp32"), (2, 1, "bf16"), (2, 2, "fp32"), (2, 2, "bf16"), (1, 3, "fp32"),
-     (2, 3, "bf16")],
+    "world_size, zero_stage, precision, is_offloaded",
+    [(1, 0, "fp32", False), (2, 0, "fp32", False), (2, 1, "fp32", False), (2, 1, "bf16", False),
+     (2, 2, "fp32", False), (2, 2, "bf16", False), (2, 2, "bf16", True), (1, 3, "fp32", False), (2, 3, "bf16", False)],
 )  # fmt: skip
 def test_a_gradient_that_is_not_finite_changes_nothing(
-    pools: Pools, world_size: int, zero_stage: int, precision: str
+    pools: Pools, world_size: int, zero_stage: int, precision: str, is_offloaded: bool
 ) -> None:
     arguments = {"zero_stage": zero_stage, "train_fields": {"precision": precision}}
+    arguments |= {"runtime_fields": {"offload_optimizer": is_offloaded}}
     told, *_ = pools[world_size].run(train_tiny, **arguments, skipped_step=3)
     last_rank = world_size - 1
     for ours in pools[world_size].run(train_tiny, **arguments, faults=f"step.gradient@{last_rank}:3=nan"):
+        assert ours["is_offloaded"] == is_offloaded
         assert ours["skipped"] == [False, False, True, False]
         assert ours["is_unchanged"] == [False, True, False]
         assert ours["optimizer_step"] == 3
@@ -80,6 +86,40 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
 def test_the_optimizers_own_count_goes_on_where_it_was(pools: Pools, zero_stage: int) -> None:
     for ours in pools[2].run(train_tiny, zero_stage=zero_stage, updates_before=5, skipped_step=2):
         assert ours["optimizer_step"] == 5 + 3
+
+
+def moments_made_again(ranks: Ranks, zero_stage: int, precision: str) -> dict[str, Any]:
+    """What `create_moments` does to those of a first step: whether any was other than zero before it and is after it,
+    and all are where they were; and the optimiser's count."""
+    fields = {"max_steps": 1, "global_batch_size": 4, "micro_batch_size": 2, "precision": precision}
+    train, runtime = TrainConfig.model_validate(fields), RuntimeConfig(zero_stage=zero_stage)
+    engine = DeepSpeedEngine(UViT(MODEL), train, OPTIMIZER, runtime, ranks.world_size)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    latents = torch.randn(2, MODEL.in_channels, MODEL.sample_size, MODEL.sample_size, dtype=dtype)
+    text = torch.randn(2, MODEL.num_text_tokens, MODEL.text_hidden_size, dtype=dtype)
+    engine.backward(engine.model(latents, torch.tensor([1.0, 2.0]), text).float().square().mean())
+    engine.step(1e-3)
+
+    def moments() -> list[torch.Tensor]:
+        return [engine.moment(fragment, key) for fragment in engine.fragments for key in MOMENTS]
+
+    made = moments()  # held, so that no other one can come to where they are
+    was_any_filled = any(moment.any() for moment in made)
+    engine.create_moments(7)
+    return {
+        "was_any_filled": was_any_filled,
+        "is_any_filled": any(moment.any() for moment in moments()),
+        "are_where_they_were": [moment.data_ptr() for moment in moments()] == [moment.data_ptr() for moment in made],
+        "optimizer_step": engine.optimizer_step(),
+    }
+
+
+@pytest.mark.parametrize("zero_stage, precision", [(0, "fp32"), (1, "fp32"), (1, "bf16"), (2, "fp32"), (3, "fp32")])
+def test_moments_that_are_made_again_take_no_more_memory(pools: Pools, zero_stage: int, precision: str) -> None:
+    """As at a rollback. At stages 1 and 2 DeepSpeed has views of those that the optimiser made."""
+    for ours in pools[2].run(moments_made_again, zero_stage=zero_stage, precision=precision):
+        assert (ours["was_any_filled"], ours["is_any_filled"]) == (True, False)
+        assert (ours["are_where_they_were"], ours["optimizer_step"]) == (True, 7)
 
 
 @pytest.mark.parametrize("world_size, zero_stage", [(1, 1), (2, 3)])

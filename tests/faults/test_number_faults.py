@@ -19,6 +19,7 @@ from tests.training_fixtures import Train
 ROLLBACK = ["train.bad_steps.max_in_a_row=2", "train.bad_steps.max_rollbacks=1"]
 # Batches number 5 and 6: of steps 6 and 7 before the rollback to step 4, of none after it.
 BAD_BATCHES = "step.gradient@1:6-7=nan"
+LAST_GRID = ["sampling.prompts=[one dog]", "sampling.num_inference_steps=3"]
 Faulty = Callable[..., list[int | str]]
 
 
@@ -146,12 +147,14 @@ def test_a_run_interrupted_among_bad_steps_goes_on_exactly(
     and the run is not done, however many steps it is given."""
     assert faulty(tmp_path / "whole", BAD_BATCHES, *ROLLBACK) == [0, 0]
     max_steps = 8 if signals else last_step
-    first = faulty(tmp_path / "parts", BAD_BATCHES + signals, *ROLLBACK, f"train.max_steps={max_steps}")
+    overrides = [*ROLLBACK, *LAST_GRID]
+    first = faulty(tmp_path / "parts", BAD_BATCHES + signals, *overrides, f"train.max_steps={max_steps}")
     assert first == [code, code]
     assert saved_steps(tmp_path / "parts/tiny/checkpoints") == [4, last_step]
     for max_steps in dict.fromkeys([next_max_steps, 8]):
-        assert faulty(tmp_path / "parts", BAD_BATCHES, *ROLLBACK, f"train.max_steps={max_steps}") == [0, 0]
+        assert faulty(tmp_path / "parts", BAD_BATCHES, *overrides, f"train.max_steps={max_steps}") == [0, 0]
         assert final_checkpoint(tmp_path / "parts").manifest.progress.bad_steps.in_a_row == 0
+        assert (tmp_path / f"parts/tiny/samples/step-{max_steps:08d}.png").is_file()
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
     assert_same_but_for_counts(tmp_path / "parts", tmp_path / "whole")
 
