@@ -44,6 +44,7 @@ from ifvit.config.exit_codes import ExitCode
 from ifvit.runtime.distributed import Ranks, training_device
 from ifvit.runtime.environment import gpu_names, package_versions
 from ifvit.runtime.files import write_atomically
+from ifvit.runtime.standard_error import say
 
 WHOLE_REPORT = Path("gpu-check.json")
 NOT_RUN = "not run: no time left"
@@ -127,10 +128,6 @@ class Report:
             self.failures[part] = result["failure"]
         write_atomically(self.path, (json.dumps(self.content, indent=2) + "\n").encode())
         say(f"{part}: {result.get('result') or result['failure'] or 'done'}, {seconds:.0f} s")
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ifvit.benchmark.device_rates import memory_rate, product_rate
 from ifvit.benchmark.live_memory import LiveBytes
+from ifvit.benchmark.save_time import never_bad
 from ifvit.benchmark.synthetic_training import SyntheticTraining, deepspeed_engine
 from ifvit.checkpoint.hook import CheckpointHook
 from ifvit.config.schema import Recipe
@@ -119,7 +120,7 @@ def with_chosen_attention(recipe: Recipe, device: torch.device) -> Recipe:
 def checkpoint_bytes(training: SyntheticTraining, ranks: Ranks, folder: Path) -> int:
     """Of the tensors in a checkpoint that is written to `folder`."""
     assert isinstance(training.engine, DeepSpeedEngine)
-    hook = CheckpointHook(folder, training.recipe, training.engine, training.ema, ranks, settle=lambda state: True)
+    hook = CheckpointHook(folder, training.recipe, training.engine, training.ema, ranks, never_bad)
     hook.on_start(TrainState())
     hook.on_stop(training.state)
     return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))

@@ -1,6 +1,5 @@
 """The thread that turns what a host buffer holds into files, while training goes on."""
 
-import sys
 import threading
 import time
 import traceback
@@ -14,6 +13,7 @@ from ifvit.checkpoint.retention import Retention
 from ifvit.checkpoint.share_files import write_share
 from ifvit.checkpoint.tensor_file import NonFiniteValuesError
 from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.standard_error import say
 
 
 class Outcome(IntEnum):
@@ -79,7 +79,7 @@ class BackgroundSave(threading.Thread):
             self.outcome, self.failure = Outcome.NON_FINITE, str(error)
         except OSError as error:
             self.outcome, self.failure = Outcome.FAILED, str(error)
-            self.say(f"the {self.name} FAILED on rank {self.ranks.rank} while {self.doing}: {error}")
+            say(f"the {self.name} FAILED on rank {self.ranks.rank} while {self.doing}: {error}")
         except Exception as error:  # nobody above this thread would hear of it
             self.outcome, self.failure = Outcome.BROKEN, repr(error)
             traceback.print_exc()
@@ -89,10 +89,7 @@ class BackgroundSave(threading.Thread):
         try:
             self.retention.purge()
         except OSError as error:
-            self.say(f"older checkpoints cannot be removed: {error}")
+            say(f"older checkpoints cannot be removed: {error}")
 
     def tell(self, doing: str) -> None:
         self.doing = doing
-
-    def say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)

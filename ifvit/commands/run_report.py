@@ -1,7 +1,6 @@
 """What rank 0 tells of a start of a training run: opening lines, how it ended, and its log in between."""
 
 import getpass
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +18,7 @@ from ifvit.runtime.environment import append_attempt, end_attempt, environment_r
 from ifvit.runtime.metrics import MetricsLog
 from ifvit.runtime.progress import Progress
 from ifvit.runtime.run_directory import RunDirectory
+from ifvit.runtime.standard_error import say
 from ifvit.runtime.tracking import MlflowTracker, default_tracking_uri
 from ifvit.training.state import TrainState
 
@@ -55,14 +55,14 @@ class RunReport:
             **counted,
         )
         self.attempt = append_attempt(directory.environment_file, environment)
-        self.say(f"run {directory.path}, " + (f"resumed at step {state.step}" if state.step else "new"))
-        self.say(
+        say(f"run {directory.path}, " + (f"resumed at step {state.step}" if state.step else "new"))
+        say(
             f"{recipe.model.conditioning}, {recipe.model.fusion.schedule} fusion, {counted['parameters']:,} parameters"
             f", {recipe.train.precision}, ZeRO {recipe.runtime.zero_stage}, {ranks.world_size} rank(s) on {device.type}"
             f", attention: {attention.backend}"
         )
         for notice in filter(None, (*attention.notices, encoders.notice)):
-            self.say(notice)
+            say(notice)
         metrics = MetricsLog(directory.metrics_file, directory.discarded_metrics_file, directory.writer)
         metrics.resume(state.step)
         self.tracker = make_tracker(recipe, directory, environment, self.attempt) if recipe.tracking.mlflow else None
@@ -87,17 +87,15 @@ class RunReport:
         reason = self.state.stop_reason if error is None else f"{error or type(error).__name__}".splitlines()[0]
         try:
             end_attempt(self.directory.environment_file, outcome, reason)
-        except OSError as unwritable:  # the error that ended the run, a full disk say, is the one to be told
-            self.say(f"{self.directory.environment_file}: how this start ended is not written: {unwritable}")
-        if self.tracker:  # last: it may not answer
-            self.tracker.finish("FAILED" if is_failure else "FINISHED" if is_finished else "KILLED")
+        except (OSError, ValueError) as failure:  # the error that ended the run, a full disk say, is the one to be told
+            say(f"{self.directory.environment_file}: how this start ended is not written: {failure}")
+        finally:
+            if self.tracker:  # last: it may not answer
+                self.tracker.finish("FAILED" if is_failure else "FINISHED" if is_finished else "KILLED")
         if error_type is None:
             line = f"{self.directory.path}: step {self.state.step}, {self.state.samples_seen:,} samples seen"
             reason = self.state.stop_reason
-            self.say(f"{line}; stopped by {reason} and saved, the same command goes on" if reason else line)
-
-    def say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+            say(f"{line}; stopped by {reason} and saved, the same command goes on" if reason else line)
 
 
 def make_tracker(recipe: Recipe, directory: RunDirectory, environment: dict[str, Any], attempt: int) -> MlflowTracker:

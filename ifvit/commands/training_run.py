@@ -61,6 +61,7 @@ def run_training(recipe: Recipe, ranks: Ranks, device: torch.device) -> ExitCode
                 stack.enter_context(report)
             stack.enter_context(guards.telling())  # before MLflow is told, which may take its time
             batches = stack.enter_context(open_batches(inputs, ranks, device, guards.phases, state.next_batch))
+            stack.enter_context(guards.telling())  # before the batches are closed, which waits for reads
             parts = RunParts(
                 recipe=recipe,
                 directory=directory,

@@ -59,9 +59,14 @@ def environment_integer(name: str, fix: str) -> int:
         raise UserError(f"{name}: is '{text}', must be an integer; {fix}") from None
 
 
+def is_cuda_used() -> bool:
+    """Whether there is CUDA and DS_ACCELERATOR does not say cpu."""
+    return os.environ.get("DS_ACCELERATOR") != "cpu" and torch.cuda.is_available()
+
+
 def training_device(ranks: Ranks) -> torch.device:
-    """cuda:{local_rank} where there is CUDA and DS_ACCELERATOR does not say cpu, else cpu."""
-    if os.environ.get("DS_ACCELERATOR") == "cpu" or not torch.cuda.is_available():
+    """cuda:{local_rank} where CUDA is used, else cpu."""
+    if not is_cuda_used():
         return torch.device("cpu")
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32: in moments, decoded pixels and every comparison
     if torch.cuda.device_count() == 1:  # srun --gpus-per-task=1 shows each process its own GPU only

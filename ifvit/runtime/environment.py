@@ -63,8 +63,13 @@ def append_attempt(environment_file: Path, record: Mapping[str, Any]) -> int:
 
 
 def end_attempt(environment_file: Path, outcome: str, reason: str | None = None) -> None:
-    """Write into the record of the newest start how it ended: `outcome` "finished", "interrupted" or "failed"."""
-    *earlier, last = read_attempts(environment_file)
+    """Write into the record of the newest start how it ended: `outcome` "finished", "interrupted" or "failed".
+
+    Raises ValueError where the file is gone or damaged.
+    """
+    if not (attempts := read_attempts(environment_file)):
+        raise ValueError("the file is gone")
+    *earlier, last = attempts
     ended = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "outcome": outcome, "reason": reason}
     write_attempts(environment_file, [*earlier, last | {"ended": ended}])
 

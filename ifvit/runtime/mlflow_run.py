@@ -101,10 +101,6 @@ class MlflowRun:
         self.last_image_step = min(self.last_image_step, last_step)
         self.write_state()
 
-    def send_tags(self, tags: Mapping[str, str]) -> None:
-        for key, value in tags.items():
-            self.client.set_tag(self.run_id, key, value)
-
     def stored_run(self, client: Any) -> Any:
         """The run that `state_file` names, or None if there is none, or none in this store and experiment."""
         from mlflow.exceptions import MlflowException

@@ -1,8 +1,9 @@
 """What is done while a disk is full or broken: it is said, and training goes on."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from ifvit.runtime.standard_error import say
 
 
 class Outage:
@@ -27,7 +28,3 @@ class Outage:
             if self.is_on:
                 say(f"{self.what} can be written again")
             self.is_on = False
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ifvit.runtime.files import append_line
-from ifvit.runtime.outage import Outage, say
+from ifvit.runtime.outage import Outage
+from ifvit.runtime.standard_error import say
 
 MAX_WAITING = 10_000  # lines; one of metrics has about 1 kB
 

@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+from ifvit.runtime.standard_error import try_to_say
+
 SECONDS_TO_WRITE = 10.0  # on a file system that may have stalled
 
 
@@ -42,5 +44,5 @@ def write_stacks(path: Path | None, heading: str) -> None:
         threading.Thread(target=write, args=(path,), daemon=True).start()
         if written.wait(SECONDS_TO_WRITE):
             return
-        print(f"{path}: could not be written", file=sys.stderr)
-    print(content.decode(errors="replace"), file=sys.stderr, flush=True)
+        try_to_say(f"{path}: could not be written")
+    try_to_say(content.decode(errors="replace"))

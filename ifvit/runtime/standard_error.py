@@ -1,17 +1,21 @@
-"""Standard error that may lie on the disk that is full: what is said there must not end what it is said of."""
+"""Standard error that may lie on a full disk, or that nobody reads: what is said there must not end or hold up what it
+is said of."""
 
 import io
 import sys
+import threading
 from contextlib import suppress
 from typing import Any
 
+SECONDS_TO_SAY = 10.0  # where nobody reads it
+
 
 class LossyFile(io.FileIO):
-    """Takes all that is written to it. What the disk refuses is lost."""
+    """Takes all that is written to it. What the disk or a reader without time refuses is lost."""
 
     def write(self, data: Any, /) -> int:
         with suppress(OSError):
-            return super().write(data)
+            return super().write(data) or len(data)  # None: it would have to wait, and is told not to
         return len(data)
 
 
@@ -21,3 +25,15 @@ def survive_unwritable_stderr() -> None:
     if real is not None and sys.stderr is real:
         file = io.BufferedWriter(LossyFile(real.fileno(), "wb", closefd=False))
         sys.stderr = io.TextIOWrapper(file, real.encoding, real.errors, line_buffering=True)
+
+
+def say(text: str) -> None:
+    """Write `text`, one line or more, to standard error at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def try_to_say(text: str) -> None:
+    """As `say`, of a process that must end: it waits SECONDS_TO_SAY at most."""
+    thread = threading.Thread(target=say, args=(text,), daemon=True)
+    thread.start()
+    thread.join(SECONDS_TO_SAY)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from types import FrameType, TracebackType
@@ -11,6 +10,7 @@ from typing import Any
 import psutil
 
 from ifvit.config.exit_codes import of_signal
+from ifvit.runtime.standard_error import say
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 # A launcher passes on what its processes got from the terminal already: such a pair counts once.
@@ -69,14 +69,14 @@ class StopRequests:
             name, now = signal.Signals(number).name, time.monotonic()
             if first_time is None:
                 first_time = now
-                self.say(f"{name}: stops and saves after this step; a second signal ends it at once")
+                self.tell(f"{name}: stops and saves after this step; a second signal ends it at once")
             elif now - first_time > SECONDS_OF_ONE_REQUEST:
-                self.say(f"{name}: the second signal, ended at once; the last checkpoint is from before")
+                self.tell(f"{name}: the second signal, ended at once; the last checkpoint is from before")
                 os._exit(of_signal(number))
 
-    def say(self, line: str) -> None:
+    def tell(self, line: str) -> None:
         if self.is_first_rank:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
     def is_out_of_time(self, seconds_to_save: float) -> bool:
         """Whether the limit will be reached within `seconds_to_save`."""

@@ -7,7 +7,6 @@ is one MLflow run across restarts; its id is in the run's mlflow.json.
 
 import os
 import queue
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from ifvit.runtime.metrics import read_metrics
 from ifvit.runtime.mlflow_run import MlflowRun
+from ifvit.runtime.standard_error import say
 
 POLL_SECONDS = 2.0  # how far MLflow may be behind the file; rows of one poll travel in one request
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 5.0, 300.0
@@ -70,7 +70,7 @@ class MlflowTracker:
             # Here and not in the thread: two threads that import large packages at once can see half of one.
             import mlflow.tracking  # noqa: F401
         except Exception as error:
-            self.say(f"cannot be imported, metrics go to {self.metrics_file} only: {first_line(error)}")
+            self.tell(f"cannot be imported, metrics go to {self.metrics_file} only: {first_line(error)}")
             return
         self.thread.start()
 
@@ -89,10 +89,6 @@ class MlflowTracker:
         """Send the image `path` as the sample grid of `step`; MLflow shows them along a slider."""
         self.put(f"image {path}", lambda run: run.send_image(path, step))
 
-    def set_tags(self, tags: Mapping[str, Any]) -> None:
-        texts = {key: str(value) for key, value in tags.items()}
-        self.put("tags", lambda run: run.send_tags(texts))
-
     def finish(self, status: str = "FINISHED", timeout_seconds: float = 60.0) -> None:
         """Send the rest and end the MLflow run as FINISHED, FAILED or KILLED; waits at most `timeout_seconds`."""
         self.ending = status
@@ -100,7 +96,7 @@ class MlflowTracker:
         if self.thread.is_alive():
             self.thread.join(timeout_seconds)
             if self.thread.is_alive():
-                self.say(
+                self.tell(
                     f"did not take everything within {timeout_seconds:g} s; the next start of this run sends the rest"
                 )
 
@@ -108,7 +104,7 @@ class MlflowTracker:
         try:
             self.jobs.put_nowait(Job(what, send))
         except queue.Full:
-            self.say(f"{what} is not sent: {self.jobs.maxsize} others wait already")
+            self.tell(f"{what} is not sent: {self.jobs.maxsize} others wait already")
 
     # From here on: the thread.
 
@@ -127,7 +123,7 @@ class MlflowTracker:
                 self.run.disconnect()
                 if not self.said_failure:
                     self.said_failure = True
-                    self.say(f"failed, training goes on and {self.metrics_file} has all metrics: {first_line(error)}")
+                    self.tell(f"failed, training goes on and {self.metrics_file} has all metrics: {first_line(error)}")
                 if ending is not None:
                     return
                 self.woken.wait(retry_seconds)
@@ -146,7 +142,7 @@ class MlflowTracker:
             self.send_job(self.unsent or self.jobs.get_nowait())
         if self.said_failure:
             self.said_failure = False
-            self.say("answers again and has everything")
+            self.tell("answers again and has everything")
 
     def send_job(self, job: Job) -> None:
         self.unsent = job
@@ -156,11 +152,11 @@ class MlflowTracker:
         except Exception as error:
             if job.tries < TRIES_PER_JOB:
                 raise
-            self.say(f"{job.what} is not sent: {first_line(error)}")
+            self.tell(f"{job.what} is not sent: {first_line(error)}")
         self.unsent = None
 
-    def say(self, what: str) -> None:
-        print(f"MLflow ({self.run.tracking_uri}) {what}", file=sys.stderr, flush=True)
+    def tell(self, what: str) -> None:
+        say(f"MLflow ({self.run.tracking_uri}) {what}")
 
 
 def default_tracking_uri(runs_root: Path) -> str:

@@ -1,7 +1,6 @@
 """A thread beside training that finds out which rank is late, and ends the job for it."""
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.late_ranks import LateRanks
 from ifvit.runtime.messenger import Messenger
 from ifvit.runtime.stacks import write_stacks
+from ifvit.runtime.standard_error import try_to_say
 
 RANKS_PER_SECOND = 100  # with more ranks each beats more rarely
 MAX_NAMED = 8  # late ranks
@@ -88,9 +88,9 @@ class Watchdog:
     def end_job(self, verdict: str, is_own: bool) -> NoReturn:
         """This rank's own verdict is said on stderr; all write it over the stacks."""
         if is_own:
-            print(f"watchdog: {verdict}", file=sys.stderr, flush=True)
             if self.messenger is not None:
                 self.messenger.own_verdict = verdict
+            try_to_say(f"watchdog: {verdict}")
         write_stacks(self.stacks_file, verdict)
         if self.ranks.rank == 0 and self.messenger is not None:
             time.sleep(4 * self.interval)  # the others ask at this process

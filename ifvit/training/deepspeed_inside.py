@@ -7,10 +7,10 @@ whole that are not.
 from importlib import import_module
 from typing import Any
 
-import torch
 from torch import nn
 
 from ifvit.config.errors import UserError
+from ifvit.runtime.distributed import is_cuda_used
 from ifvit.training.communication import COLLECTIVES
 
 KNOWN_VERSION = "0.19.8"  # has all of it
@@ -32,7 +32,7 @@ OPTIMIZERS = {
 
 def replace_functions() -> None:
     """Before `deepspeed.initialize`. Raises UserError where one is not there: the replacement would do nothing."""
-    if not torch.cuda.is_available():
+    if not is_cuda_used():
         # On a CPU it would compile a shared-memory operation at start, a minute, and die without a compiler.
         replace("deepspeed.comm.torch", "build_shm_op", lambda: None)
     for name in ("bf16_optimizer", "zero.stage_1_and_2", "zero.stage3"):

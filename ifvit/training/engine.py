@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ifvit.config.errors import UserError
 from ifvit.config.schema import OptimizerConfig, RuntimeConfig, TrainConfig
 from ifvit.model.uvit import UViT
+from ifvit.runtime.distributed import is_cuda_used
 from ifvit.training.blocks import blocks_of, largest_block, prepare_blocks
 from ifvit.training.deepspeed_config import deepspeed_config
 from ifvit.training.deepspeed_inside import check_inside, replace_functions
@@ -129,7 +130,7 @@ def num_micro_batches(train: TrainConfig, world_size: int) -> int:
 
 
 def initialize_deepspeed(model: UViT, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:
-    if not torch.cuda.is_available():
+    if not is_cuda_used():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise it warns at every start that it found no GPU
     import deepspeed
     from deepspeed.utils import logger, set_z3_leaf_module

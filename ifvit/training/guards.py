@@ -3,6 +3,7 @@
 import os
 import socket
 import statistics
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -11,7 +12,7 @@ from ifvit.config.schema import RuntimeConfig
 from ifvit.runtime.beats import Beat
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.heartbeat_file import HeartbeatFile
-from ifvit.runtime.late_ranks import LateRanks
+from ifvit.runtime.late_ranks import LONG_PHASE_PATIENCE, LateRanks
 from ifvit.runtime.run_directory import RunDirectory
 from ifvit.runtime.stacks import main_thread_place
 from ifvit.runtime.stop_requests import StopRequests
@@ -41,6 +42,11 @@ class Guards:
         long_phases = (START, METRICS, CHECKPOINT, SAMPLING, ROLLBACK, END)
         late_ranks = LateRanks(self.ranks.world_size, self.runtime.watchdog_seconds, long_phases, (FETCHING,))
         self.watchdog = Watchdog(self.ranks, self.own_beat, late_ranks)
+        seconds = LONG_PHASE_PATIENCE * self.runtime.watchdog_seconds
+        verdict = f"rank {self.ranks.rank} is still there {seconds:g} s after its training ended"
+        self.time_to_end = threading.Timer(seconds, self.watchdog.end_job, [verdict], {"is_own": True})
+        self.time_to_end.daemon = True
+        self.stack.callback(self.time_to_end.cancel)
         self.stack.enter_context(self.requests)
         self.watchdog.start()
         self.phases.enter(START, 0)
@@ -54,21 +60,28 @@ class Guards:
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """The other ranks hear of an error in its block at once: leaving what is around the block may take long."""
+        """The other ranks hear of an error in its block at once: leaving what is around the block may take long.
+
+        Not of one that they all have: that is left under the watchdog, with the patience of a long phase.
+        """
         try:
             yield
+        except AgreedError:
+            self.phases.enter(END, self.phases.position.step)
+            raise
         except Exception as error:
             self.tell(error)
             raise
 
     def tell(self, error: BaseException | None) -> None:
-        """Tell the other ranks, once, how training ended on this one; from then on nobody watches it.
+        """Tell the other ranks, once, how training ended on this one; from then on only its time to end is limited.
 
         Raises LostRankError where another rank is to blame for `error`.
         """
         if self.is_told:
             return
         self.is_told = True
+        self.time_to_end.start()
         failure = error if isinstance(error, Exception) and not isinstance(error, AgreedError) else None
         if lost := self.watchdog.stop(failure):
             raise LostRankError(lost) from error

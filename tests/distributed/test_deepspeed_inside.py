@@ -5,12 +5,13 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
+import torch
 
 from ifvit.config.errors import UserError
 from ifvit.config.schema import RuntimeConfig, TrainConfig
 from ifvit.model.uvit import UViT
 from ifvit.runtime.distributed import Ranks
-from ifvit.training.deepspeed_inside import check_inside
+from ifvit.training.deepspeed_inside import check_inside, replace_functions
 from ifvit.training.engine import DeepSpeedEngine
 from tests.distributed.rank_pool import RankPool
 from tests.distributed.tiny_training import MODEL, OPTIMIZER
@@ -62,3 +63,15 @@ def check_another_optimizer(ranks: Ranks) -> str:
 def test_an_unknown_optimizer_is_refused(pools: dict[int, RankPool]) -> None:
     (line,) = pools[1].run(check_another_optimizer)
     assert "has no BF16_Optimizer or DeepSpeedZeroOptimizer or DeepSpeedZeroOptimizer_Stage3, which ifvit uses" in line
+
+
+def replace_on_a_gpu_machine(ranks: Ranks) -> bool:
+    """Whether the operation that a run on a CPU does without is replaced where there is CUDA that is not to be used."""
+    inside = import_module("deepspeed.comm.torch")
+    with patch.object(torch.cuda, "is_available", lambda: True), patch.object(inside, "build_shm_op") as original:
+        replace_functions()
+        return inside.build_shm_op is not original
+
+
+def test_a_cpu_run_on_a_gpu_machine_compiles_no_operation(pools: dict[int, RankPool]) -> None:
+    assert pools[1].run(replace_on_a_gpu_machine) == [True]

@@ -9,30 +9,37 @@ import torch
 import torch.distributed as dist
 
 from ifvit.commands.run_report import RunReport
+from ifvit.data.batch_stream import BatchStream
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.watchdog import Watchdog
 from tests.distributed.training_runs import train_run
 
 
 def order_of_ends(ranks: Ranks, **arguments: Any) -> list[str]:
-    """Who hears first of the OSError that ends `train_run`: the other ranks, or the report to MLflow."""
-    stop, leave = Watchdog.stop, RunReport.__exit__
+    """Who hears first of the OSError that ends `train_run`: the other ranks, the batches, or the report to MLflow."""
+    stop, close, leave = Watchdog.stop, BatchStream.__exit__, RunReport.__exit__
     order: list[str] = []
 
     def tell_ranks(watchdog: Watchdog, error: Exception | None) -> str:
         order.append("ranks")
         return stop(watchdog, error)
 
+    def tell_batches(batches: BatchStream, *error: Any) -> None:
+        order.append("batches")
+        close(batches, *error)
+
     def tell_report(report: RunReport, *error: Any) -> None:
         order.append("report")
         leave(report, *error)
 
-    Watchdog.stop, RunReport.__exit__ = tell_ranks, tell_report  # type: ignore[method-assign]
+    Watchdog.stop = tell_ranks  # type: ignore[method-assign]
+    BatchStream.__exit__, RunReport.__exit__ = tell_batches, tell_report  # type: ignore[method-assign]
     try:
         with contextlib.suppress(OSError):
             train_run(ranks, **arguments)
     finally:
-        Watchdog.stop, RunReport.__exit__ = stop, leave  # type: ignore[method-assign]
+        Watchdog.stop = stop  # type: ignore[method-assign]
+        BatchStream.__exit__, RunReport.__exit__ = close, leave  # type: ignore[method-assign]
     return order
 
 

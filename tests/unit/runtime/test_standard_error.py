@@ -1,8 +1,13 @@
-"""A log of standard error on a full disk."""
+"""A log of standard error on a full disk, and a reader that does not keep up."""
 
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+from ifvit.runtime.standard_error import LossyFile
+from tests.full_pipe import full_pipe
 
 PROGRAM = """
 import sys
@@ -25,3 +30,11 @@ def test_what_cannot_be_said_is_lost_and_the_exit_code_is_not(tmp_path: Path) ->
     with (tmp_path / "log").open("wb") as log:
         assert subprocess.run([sys.executable, "-c", PROGRAM], stderr=log, timeout=60).returncode == 75
     assert (tmp_path / "log").read_text() == "before\nmeafter\n"
+
+
+def test_what_a_full_pipe_has_no_place_for_is_lost() -> None:
+    with full_pipe() as writer:
+        os.set_blocking(writer, False)
+        file = io.BufferedWriter(LossyFile(writer, "wb", closefd=False))
+        file.write(b"lost")
+        file.flush()

@@ -97,9 +97,11 @@ def test_an_artifact_that_is_refused_does_not_hold_up_the_rest(
     tracker = run.tracker()
     tracker.start()
     tracker.log_artifact(run.folder / "missing.png")
-    tracker.set_tags({"later": "yes"})
+    later = run.folder / "later.txt"
+    later.touch()
+    tracker.log_artifact(later)
     run.append(0)
-    wait_until(lambda: (run.folder / "mlflow.json").is_file() and "later" in run.stored().data.tags)
+    wait_until(lambda: (run.folder / "mlflow.json").is_file() and run.client().list_artifacts(run.run_id))
     tracker.finish()
     assert len(run.history()) == 1
     assert f"artifact {run.folder / 'missing.png'} is not sent: " in capsys.readouterr().err
@@ -125,7 +127,6 @@ def test_an_unreachable_server_costs_training_nothing(
     for step in range(100):
         run.append(step)
         tracker.log_artifact(run.metrics.path)
-        tracker.set_tags({"step": step})
     assert time.monotonic() - begin < 1
     if kind == "refused":
         wait_until(lambda: tracker.said_failure)
@@ -142,9 +143,9 @@ def test_an_unreachable_server_costs_training_nothing(
 
 def test_a_full_queue_drops_and_says_so(run: TrackedRun, capsys: pytest.CaptureFixture[str]) -> None:
     tracker = run.tracker(queue_size=1)  # not started: nobody takes anything out
-    tracker.set_tags({"first": 1})
-    tracker.set_tags({"second": 2})
-    assert "tags is not sent: 1 others wait already" in capsys.readouterr().err
+    tracker.log_artifact(run.folder / "first.txt")
+    tracker.log_artifact(run.folder / "second.txt")
+    assert "second.txt is not sent: 1 others wait already" in capsys.readouterr().err
     tracker.finish()
 
 
