@@ -47,6 +47,10 @@ def check_plan(recipe: Recipe) -> list[Comparison]:
     """Raises UserError where the steps would not fit in the memory of the device here, or cannot be looked into."""
     if recipe.runtime.compile:
         raise UserError("--check: the tensors of compiled blocks cannot be counted; give --set runtime.compile=false")
+    if recipe.runtime.offload_optimizer:
+        raise UserError(
+            "--check: what is offloaded cannot be told from what is not; give --set runtime.offload_optimizer=false"
+        )
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder, "recipe.yaml"), Path(folder, "measured.json")
         given.write_text(resolved_yaml(recipe), encoding="utf-8")

@@ -1,12 +1,13 @@
 """Train a recipe. The run lives in {runtime.runs_root}/{name}; the same command goes on with it where it stopped.
 
 One process, or several: torchrun --nproc-per-node 2 -m ifvit train RECIPE
-A signal (Ctrl-C, TERM, USR1, USR2) saves at the next step, as does --set runtime.max_hours=H before H hours are over;
-the same command then goes on.
+A signal (Ctrl-C, TERM, USR1, USR2) to any rank saves at the next step, as does --set runtime.max_hours=H before H hours
+are over; the same command then goes on. torchrun itself hands on Ctrl-C and TERM, ends its ranks 30 s later, and dies
+of USR1 and USR2, which its ranks then do not hear.
 
 Exit codes: 0 done; 75 interrupted and saved; 2 a mistake of yours, in one line; 3 ended with the reason: too many bad
-steps in a row, a rank lost or stuck, replicas that differ; 1 our fault, or nothing can be saved. torchrun turns them
-into its own.
+steps in a row, a rank lost or stuck, replicas that differ; 1 our fault, or nothing can be saved; 130 ended at once by a
+second Ctrl-C. torchrun turns them into its own.
 """
 
 import argparse

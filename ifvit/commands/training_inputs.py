@@ -105,7 +105,10 @@ def check_initial_weights(recipe: Recipe) -> None:
     """Raises UserError unless the folder in `train.init_from`, if any, has a model of the recipe's fields."""
     if recipe.train.init_from is not None:
         folder = Path(recipe.train.init_from)
-        there = model_folder.read_model_config(folder).model_dump(mode="json")
+        try:
+            there = model_folder.read_model_config(folder).model_dump(mode="json")
+        except UserError as error:
+            raise UserError(*(f"train.init_from: {line}" for line in error.lines)) from error
         model_folder.check_same_model(there, recipe.model, f"train.init_from: {folder}")
 
 

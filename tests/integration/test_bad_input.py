@@ -35,7 +35,7 @@ def one_line(stderr: str) -> str:
         ("model.text_hidden_size=32", "model.text_hidden_size: is 32, the text encoder"),
         ("train.micro_batch_size=4\ntrain.global_batch_size=6", "train.micro_batch_size: is 4, must divide"),
         ("runtime.attention_backend=xformers", "runtime.attention_backend: xformers does not work here"),
-        ("train.init_from=/nowhere", "/nowhere: no model here"),
+        ("train.init_from=/nowhere", "train.init_from: /nowhere: no model here"),
     ],
 )
 def test_training(override: str, message: str, tiny_recipe_file: Path, tmp_path: Path, ifvit_main: Command) -> None:

@@ -38,6 +38,10 @@ def test_what_a_gpu_does_can_be_given(capsys: pytest.CaptureFixture[str]) -> Non
         (["--memory-gb", "-1"], "--memory-gb: is -1, must be above 0"),
         (["--mfu", "nan"], "--mfu: is nan, must be above 0"),
         (["--check", "--set", "runtime.compile=true"], "--check: the tensors of compiled blocks cannot be counted"),
+        (
+            ["--check", "--set", "runtime.zero_stage=2", "--set", "runtime.offload_optimizer=true"],
+            "--check: what is offloaded cannot be told from what is not",
+        ),
         (["--gpus-per-node", "3"], "train.global_batch_size: 256 cannot be split evenly over 3 ranks"),
     ],
 )
