@@ -1,5 +1,6 @@
 """A training state of two small parameters, and what saves it: the checkpoint package alone, without an engine."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,9 +9,11 @@ from torch import Tensor
 
 from ifvit.checkpoint.commit import Contents
 from ifvit.checkpoint.host_buffer import HostBuffer
-from ifvit.checkpoint.manifest import Progress
+from ifvit.checkpoint.layout import saved_steps, step_folder
+from ifvit.checkpoint.manifest import DamagedCheckpointError, Progress
 from ifvit.checkpoint.saver import CheckpointSaver
 from ifvit.checkpoint.share import own_pieces
+from ifvit.checkpoint.verification import verify
 from ifvit.config.schema import CheckpointConfig, ModelConfig
 from ifvit.runtime.distributed import Ranks
 from ifvit.training.fragments import Fragment
@@ -58,3 +61,13 @@ def save(saver: CheckpointSaver, step: int, skipped_in_a_row: int = 0) -> None:
     """The state of `step`, to the end."""
     saver.start(progress_of(step, skipped_in_a_row), values_of(step))
     saver.wait()
+
+
+def intact_steps(checkpoints: Path) -> list[int]:
+    """Of the saved ones, those that verify."""
+    intact = []
+    for step in saved_steps(checkpoints):
+        with contextlib.suppress(DamagedCheckpointError):
+            verify(step_folder(checkpoints, step))
+            intact.append(step)
+    return intact

@@ -1,6 +1,7 @@
 """Whole training runs on a pool of ranks, for tests/distributed and tests/faults alike: one pool per world size."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tests.distributed.rank_pool import RankPool
 
 Train = Callable[..., list[Any]]
+Overheard = Callable[..., list[tuple[int | str, str]]]
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +62,11 @@ def undisturbed_pair(train: Train, tmp_path_factory: pytest.TempPathFactory) -> 
     root = tmp_path_factory.mktemp("undisturbed_pair")
     assert train(2, root) == [0, 0]
     return root
+
+
+@pytest.fixture(scope="session")
+def overheard(train: Train) -> Overheard:
+    """`overheard(world_size, runs_root, *overrides)`: outcome and standard error of each rank of a run."""
+    from tests.faults.overheard_runs import overheard_run
+
+    return partial(train, function=overheard_run)

@@ -1,6 +1,5 @@
 """Reading a checkpoint: the newest one that verifies, whole parameters or any part of them, at any number of ranks."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ifvit.checkpoint.verification import verify
 from ifvit.config.errors import UserError
 from ifvit.runtime.agreement import agreed_errors, gathered, patient_group
 from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.standard_error import say
 
 
 class Checkpoint:
@@ -87,7 +87,7 @@ def newest_checkpoint(
                 continue
             return Checkpoint(folder, manifest)
         if ranks.rank == 0:
-            print(f"rejected checkpoint {folder}: {damages[0]}", file=sys.stderr, flush=True)
+            say(f"rejected checkpoint {folder}: {damages[0]}")
     if from_good_steps:
         return None
     with agreed_errors(ranks):

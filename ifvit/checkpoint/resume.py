@@ -1,6 +1,5 @@
 """Puts a checkpoint into an engine, at any ZeRO stage and number of ranks."""
 
-import sys
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -12,6 +11,7 @@ from ifvit.checkpoint.load import Checkpoint
 from ifvit.checkpoint.manifest import recipe_sha256
 from ifvit.config.schema import Recipe
 from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.standard_error import say
 from ifvit.training.ema import Ema
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.fragments import MOMENTS
@@ -44,7 +44,7 @@ def restore_state(checkpoint: Checkpoint, state: TrainState, engine: DeepSpeedEn
 def say_other_recipe(checkpoint: Checkpoint, recipe: Recipe, ranks: Ranks) -> None:
     """Say it where the checkpoint was saved under values that a run does not change between two starts."""
     if ranks.rank == 0 and checkpoint.manifest.recipe_sha256 != recipe_sha256(recipe):
-        print(f"{checkpoint.folder}: was saved with another recipe than this one", file=sys.stderr, flush=True)
+        say(f"{checkpoint.folder}: was saved with another recipe than this one")
 
 
 @torch.no_grad()

@@ -1,13 +1,13 @@
 """Which checkpoints are removed, and when: none before enough newer ones were read back and found intact."""
 
 import shutil
-import sys
 from pathlib import Path
 
 from ifvit.checkpoint.layout import REMOVED, UNFINISHED, removed_folder, saved_steps, step_folder
 from ifvit.checkpoint.manifest import DamagedCheckpointError
 from ifvit.checkpoint.verification import verify
 from ifvit.runtime.fault_injection import fault_point
+from ifvit.runtime.standard_error import say
 
 Signature = tuple[tuple[str, int, int, int], ...]
 
@@ -49,7 +49,7 @@ class Retention:
         try:
             manifest = verify(folder)
         except DamagedCheckpointError as damage:
-            print(f"checkpoint {folder} does not count as kept: {damage}", file=sys.stderr, flush=True)
+            say(f"checkpoint {folder} does not count as kept: {damage}")
             return False
         if manifest.progress.bad_steps.in_a_row > 0:
             return False

@@ -5,7 +5,6 @@ here names a file without them, and repeats no other words of a library or a ser
 """
 
 import errno
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from fsspec.callbacks import Callback
 
 from ifvit.config.errors import UserError, printable
 from ifvit.runtime.http_status import PASSING_STATUS, PAUSES, status_text
+from ifvit.runtime.standard_error import say
 
 HOSTED = {"https", "http", "s3", "gs", "gcs", "az", "abfs"}
 PROTOCOLS = HOSTED | {"file", "memory"}
@@ -118,7 +118,7 @@ class RemoteFolder:
                 if (fault := passing_fault(error)) is None:
                     raise
             if pause is not None:
-                print(f"{self.name(file)}: {fault}; trying again in {pause:g} s", file=sys.stderr, flush=True)
+                say(f"{self.name(file)}: {fault}; trying again in {pause:g} s")
                 if stop.wait(pause):
                     raise StoppedError
         raise UserError(f"{self.name(file)}: {fault}, after {len(pauses) + 1} tries; start again when it can be read")

@@ -1,6 +1,5 @@
 """Learns, a step late, which steps were skipped; says so, counts them, and ends training when there are too many."""
 
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from ifvit.config.schema import BadStepsConfig
 from ifvit.runtime.agreement import gathered
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.run_writer import RunWriter
+from ifvit.runtime.standard_error import say
 from ifvit.training.bad_steps import BadSteps, KnownStep, Verdict
 from ifvit.training.delayed_values import DelayedValues
 from ifvit.training.state import NonFiniteError, StepResult, TrainState
@@ -113,7 +113,7 @@ class BadStepsHook:
             }
             self.writer.append(self.log_file, record)
             line = f"step {known.step} is skipped: {self.reason}; its sample ids are in {self.log_file}"
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
     def stop_where_demanded(self, state: TrainState) -> None:
         """Raises NonFiniteError on all ranks where too many steps in a row were bad and no rollback is left."""

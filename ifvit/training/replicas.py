@@ -8,7 +8,6 @@ Not found is a bit that flips in float32 weights or moments at stages 1 to 3: it
 """
 
 import socket
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from torch import Tensor
 from ifvit.runtime.agreement import gathered
 from ifvit.runtime.distributed import Ranks
 from ifvit.runtime.fault_injection import fault_tensor
+from ifvit.runtime.standard_error import say
 from ifvit.training.engine import DeepSpeedEngine
 from ifvit.training.fragments import Fragment, training_weights
 from ifvit.training.state import ReplicaError, StepResult, TrainState
@@ -98,7 +98,7 @@ class ReplicaHook:
 def replica_hooks(engine: DeepSpeedEngine, ranks: Ranks, every_steps: int) -> list[ReplicaHook]:
     """The hook that compares the ranks. One rank has none, and says so: the number of ranks is not the recipe's."""
     if ranks.world_size == 1:
-        print("runtime.replica_check_every_steps: does nothing on one rank, which has none to compare", file=sys.stderr)
+        say("runtime.replica_check_every_steps: does nothing on one rank, which has none to compare")
         return []
     return [ReplicaHook(engine, ranks, every_steps)]
 

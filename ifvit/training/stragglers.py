@@ -2,11 +2,11 @@
 
 import socket
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 
 from ifvit.runtime.agreement import gathered
 from ifvit.runtime.distributed import Ranks
+from ifvit.runtime.standard_error import say
 
 TIMES_IN_A_ROW = 3
 
@@ -36,7 +36,7 @@ class Stragglers:
                 self.named.add(rank)
                 if self.ranks.rank == 0:
                     times = f"{TIMES_IN_A_ROW} times in a row, up to step {step}"
-                    print(f"straggler: rank {rank} on {host} {slow[rank]}; {times}", file=sys.stderr, flush=True)
+                    say(f"straggler: rank {rank} on {host} {slow[rank]}; {times}")
 
 
 def slow_ranks(seconds: Sequence[Mapping[str, float]], ratio: float) -> dict[int, str]:

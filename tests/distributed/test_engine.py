@@ -19,8 +19,10 @@ Pools = dict[int, RankPool]
 
 def assert_close(ours: dict[str, Any], theirs: dict[str, Any], rtol: float, atol: float, share: float) -> None:
     """Losses and gradient norms to `rtol`, every weight and average to `rtol` and `atol`, every element of a moment to
-    `rtol` and that share of its tensor's largest: moments are so small that an `atol` for weights would hold anything.
+    `rtol` and that share of its tensor's largest, of a square twice as much, as it has twice its gradient's error:
+    moments are so small that an `atol` for weights would hold anything.
     """
+    shares = {"exp_avg": share, "exp_avg_sq": 2 * share}
     for key in ("losses", "grad_norms"):
         assert ours[key] == pytest.approx(theirs[key], rel=rtol), key
     for kind in TENSORS:
@@ -30,7 +32,7 @@ def assert_close(ours: dict[str, Any], theirs: dict[str, Any], rtol: float, atol
                 ours[kind][name],
                 tensor,
                 rtol=rtol,
-                atol=share * float(tensor.abs().max()) if kind in MOMENTS else atol,
+                atol=shares[kind] * float(tensor.abs().max()) if kind in MOMENTS else atol,
                 msg=lambda text, name=f"{kind} {name}": f"{name}: {text}",
             )
 
@@ -46,7 +48,7 @@ def test_clipped_steps_are_the_same_at_every_stage(pools: Pools, world_size: int
     expected, *_ = pools[1].run(train_tiny, train_fields=clipped)
     assert min(expected["grad_norms"]) > 0.1
     for ours in pools[world_size].run(train_tiny, zero_stage=zero_stage, train_fields=clipped):
-        assert_close(ours, expected, rtol=1e-5, atol=2e-6, share=1e-5)
+        assert_close(ours, expected, rtol=1e-5, atol=2e-6, share=5e-6)
     free, *_ = pools[1].run(train_tiny)
     assert expected["exp_avg"]["head.norm.weight"].norm() < 0.5 * free["exp_avg"]["head.norm.weight"].norm()
 
@@ -56,8 +58,8 @@ def test_bf16_is_the_same_at_stages_1_to_3(pools: Pools, world_size: int, zero_s
     bf16 = {"precision": "bf16"}
     expected, *_ = pools[world_size].run(train_tiny, train_fields=bf16)
     ours, *_ = pools[world_size].run(train_tiny, zero_stage=zero_stage, train_fields=bf16)
-    # Half of one step of Adam at this learning rate; a square has twice the error of its gradient, here 2%.
-    assert_close(ours, expected, rtol=1e-2, atol=5e-3, share=4e-2)
+    # Half of one step of Adam at this learning rate.
+    assert_close(ours, expected, rtol=1e-2, atol=5e-3, share=2e-2)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_an_offloaded_optimizer_is_the_same(pools: Pools, zero_stage: int, preci
     expected, *_ = pools[2].run(train_tiny, **arguments)
     ours, *_ = pools[2].run(train_tiny, **arguments, runtime_fields={"offload_optimizer": True})
     assert (expected["is_offloaded"], ours["is_offloaded"]) == (False, True)
-    tolerances = (1e-5, 2e-6, 1e-5) if precision == "fp32" else (1e-3, 1e-4, 1e-3)
+    tolerances = (1e-5, 2e-6, 5e-6) if precision == "fp32" else (1e-3, 1e-4, 5e-4)
     assert_close(ours, expected, *tolerances)
 
 
@@ -150,7 +152,7 @@ def test_compiled_blocks_are_the_same(pools: Pools, world_size: int, zero_stage:
     expected, *_ = pools[world_size].run(train_tiny, **arguments)
     ours, *_ = pools[world_size].run(train_tiny, **arguments, runtime_fields={"compile": True})
     assert (ours["compiled_graphs"] > 0, ours["graph_breaks"]) == (True, 0)
-    assert_close(ours, expected, rtol=1e-4, atol=1e-5, share=1e-4)
+    assert_close(ours, expected, rtol=1e-4, atol=1e-5, share=5e-5)
 
 
 @pytest.mark.parametrize("zero_stage, precision", [(0, "fp32"), (1, "fp32"), (1, "bf16"), (2, "fp32"), (3, "fp32")])
